@@ -1,0 +1,51 @@
+# `make demo` and `make test` need Python >= 3.11, make and a package index: no Redis, no Docker.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+UV     := $(shell command -v uv 2>/dev/null)
+
+ifdef UV
+  MAKE_VENV  = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+  INSTALL    = VIRTUAL_ENV=$(abspath $(VENV)) uv pip install --quiet
+else
+  MAKE_VENV  = $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+  INSTALL    = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: help demo test check format bench clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.demo: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aioinfra needs Python >= 3.11; say make PYTHON=/path/to/python3.11")'
+	$(MAKE_VENV)
+	$(INSTALL) -e ".[embedded,web]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(INSTALL) -e ".[all]" --group dev
+	@touch $@
+
+demo: $(VENV)/.demo  ## run the demo service until Ctrl-C; ARGS="--seconds 20" ends it by itself
+	$(BIN)/aioinfra demo $(ARGS)
+
+test: $(VENV)/.dev  ## run the tests; ARGS="-k name" picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py
+
+format: $(VENV)/.dev  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## run the benchmarks; ARGS="--quick" for a short look
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
