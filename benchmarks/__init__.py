@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks: `python -m benchmarks`. The method is in README.md beside this file."""

@@ -1,0 +1,73 @@
+"""`python -m benchmarks [NAME ...]`: run benchmarks, print their tables, write their JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from benchmarks import cache_get, jobs_drain, jobs_pickup, jobs_recovery
+from benchmarks.errors import BenchmarkError
+from benchmarks.harness import RESULTS, Answer, progress, publish
+from benchmarks.plan import Plan
+from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
+
+BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
+    "cache_get": cache_get.run,
+    "jobs_drain": jobs_drain.run,
+    "jobs_pickup": jobs_pickup.run,
+    "jobs_recovery": jobs_recovery.run,
+}
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description="Side-by-side benchmarks.")
+    made.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
+    )
+    made.add_argument("--quick", action="store_true", help="small sizes and few rounds: a look, not a result")
+    made.add_argument("--rounds", type=positive, help="rounds of every contestant")
+    made.add_argument("--size", type=positive, help="gets a point, jobs a drain, jobs picked up, jobs held")
+    made.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="contestants with this in their name"
+    )
+    made.add_argument("--server", choices=SERVERS, default="valkey")
+    made.add_argument("--transport", choices=TRANSPORTS, default="tcp")
+    made.add_argument("--json", type=Path, default=RESULTS, metavar="DIR", help="where the JSON goes")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; the exit status is 1 when a contestant failed or gave a wrong answer."""
+    options = parser().parse_args(arguments)
+    names = options.names or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser().error(f"no benchmark is called {', '.join(unknown)}")
+    server = ServerOptions(options.server, options.transport)
+    plan = Plan(options.quick, options.rounds, options.size, tuple(options.only), server)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    for name in names:
+        try:
+            answer = asyncio.run(BENCHMARKS[name](plan))
+            path = publish(answer, options.json, ".quick" if plan.quick else "", console)
+        except BenchmarkError as error:
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        progress(f"{name}: written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

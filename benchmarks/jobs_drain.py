@@ -1,0 +1,82 @@
+"""How fast does one worker process drain a queue of jobs that do nothing?
+
+Enqueued beforehand; timed from the start of the first job, by the worker's stamp, until the queue is seen
+empty, which every contestant's queue is when the last result is recorded. Results are kept and checked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.harness import Answer, Figures, Goal, Metric, Question, header, interleave
+from benchmarks.peers import Peer, jobs
+from benchmarks.plan import Plan
+from benchmarks.processes import Reports, client, cpu_seconds, worker
+from benchmarks.server import BenchServer, running_server
+
+START_TIMEOUT: Final = 30.0
+
+BEST: Final = jobs.arq_best()
+DEFAULT: Final = jobs.arq_default(
+    share=0.2
+)  # its rate is max(5 * max_jobs, 100) jobs a poll, however many wait
+SERVICE: Final = jobs.service()
+DROP_IN: Final = jobs.drop_in()
+PEERS: Final = (BEST, DEFAULT, SERVICE, DROP_IN)
+
+METRICS: Final = (
+    Metric("rate", "jobs/s", more_is_better=True),
+    Metric("worker_us", "worker CPU us/job"),
+    Metric("server_us", "server CPU us/job"),
+    Metric("commands", "commands/job", 2),
+    Metric("jobs", "jobs"),
+)
+QUESTION: Final = Question(
+    name="jobs_drain",
+    title="drain of no-op jobs, results kept",
+    metrics=METRICS,
+    ratio_of="rate",
+    baseline=(BEST.name,),
+    goals=(Goal("", SERVICE.name, "ratio", at_least=6), Goal("", DROP_IN.name, "ratio", at_least=6)),
+)
+
+
+async def run(plan: Plan) -> Answer:
+    """Measure all contestants, each alone on the server."""
+    peers, rounds = plan.chosen(PEERS), plan.rounds_or(5, 3)
+    count = plan.size_or(10_000, 2_000)
+    with running_server(plan.server) as server, Reports(server.directory) as reports:
+        versions: dict[str, str] = {}
+
+        async def measure(peer: Peer) -> Figures:
+            return await drain(peer, max(1, int(count * peer.share)), server, reports, versions)
+
+        found = await interleave(peers, rounds, measure, QUESTION.name)
+        top = header(server.version(), plan.server.transport, versions, rounds=rounds, log_level="WARNING")
+    return Answer(QUESTION, top, {"": found})
+
+
+async def drain(
+    peer: Peer, count: int, server: BenchServer, reports: Reports, versions: dict[str, str]
+) -> Figures:
+    """One round of one contestant."""
+    server.clear()
+    async with client(peer, server, "jobs") as producer:
+        versions |= await producer.call("versions", packages=peer.packages)
+        if await producer.call("fill", count=count) != count:
+            raise BenchmarkError(f"{peer.name}: not all jobs are in the queue")
+        reports.clear()
+        async with worker(peer, server, reports) as process:
+            first = await reports.next(START_TIMEOUT)
+            cpu, usage = cpu_seconds(process.pid), server.usage()
+            ended = await producer.call("drained")
+            cpu, after = cpu_seconds(process.pid) - cpu, server.usage()
+        await producer.call("verify", count=count)
+    return {
+        "rate": count / ((ended - first.ns) / 1e9),
+        "worker_us": cpu / count * 1e6,
+        "server_us": (after.cpu - usage.cpu) / count * 1e6,
+        "commands": (after.commands - usage.commands) / count,
+        "jobs": count,
+    }

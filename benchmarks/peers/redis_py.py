@@ -1,0 +1,37 @@
+"""redis.asyncio with the best decoder there is for it here: msgspec's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+
+
+class RedisPy:
+    """``pool`` is "default", or the size of a BlockingConnectionPool."""
+
+    def __init__(self, url: str, pool: int | str = "default", prefix: str = "") -> None:
+        if pool == "default":
+            self._redis: Redis = Redis.from_url(url)
+        else:
+            self._redis = Redis(
+                connection_pool=BlockingConnectionPool.from_url(url, max_connections=int(pool))
+            )
+        self._prefix = prefix
+        self._decode = msgspec.json.Decoder().decode
+
+    async def open(self) -> None:
+        await self._redis.ping()
+
+    async def store(self, values: Mapping[str, Any]) -> None:
+        encoded = {self._prefix + key: msgspec.json.encode(value) for key, value in values.items()}
+        await self._redis.mset(encoded)
+
+    async def get(self, key: str) -> Any:
+        return self._decode(await self._redis.get(self._prefix + key))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()

@@ -1,0 +1,150 @@
+"""A contestant's process: `python -m benchmarks.peers.run FACTORY OPTIONS URL work|cache|jobs`.
+
+``work`` runs a worker. The other two obey commands, one JSON object a line on stdin, and answer each with one
+on stdout; the contestant's own output goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from benchmarks.peers import measure, values
+from benchmarks.peers.protocol import CachePeer, JobPeer
+
+Command = Callable[..., Awaitable[Any]]
+
+
+def build(factory: str, options: str, url: str) -> Any:
+    """The contestant that ``module:name`` makes."""
+    module, _, name = factory.partition(":")
+    return getattr(importlib.import_module(module), name)(url, **json.loads(options))
+
+
+class Commands:
+    """Commands of every contestant."""
+
+    async def versions(self, packages: list[str]) -> dict[str, str]:
+        return {name: importlib.metadata.version(name) for name in packages}
+
+
+class CacheCommands(Commands):
+    """A cache contestant, answering commands."""
+
+    def __init__(self, peer: CachePeer, url: str) -> None:
+        self._peer = peer
+        self._url = url
+        self._expected: dict[str, dict[str, Any]] = {}
+
+    async def open(self) -> None:
+        await self._peer.open()
+
+    async def store(self, count: int, size: int) -> None:
+        """Write the records and read each back once."""
+        self._expected = values.records(count, size)
+        await self._peer.store(self._expected)
+        await measure.check_all(self._peer, self._expected)
+
+    async def get(self, tasks: int, operations: int) -> dict[str, float]:
+        return await measure.concurrent_gets(self._peer, self._expected, tasks, operations)
+
+    async def alternate(self, factory: str, options: str, operations: int) -> list[float]:
+        """Lone gets of this contestant and of another one in this process, in turns.
+
+        The other's values are written for it first; it must not share keys with this one.
+        """
+        other: CachePeer = build(factory, options, self._url)
+        await other.open()
+        try:
+            await other.store(self._expected)
+            await measure.alternating_gets(self._peer, other, self._expected, max(10, operations // 10))
+            return list(await measure.alternating_gets(self._peer, other, self._expected, operations))
+        finally:
+            await other.close()
+
+    async def close(self) -> None:
+        await self._peer.close()
+
+
+class JobCommands(Commands):
+    """A job producer, answering commands."""
+
+    def __init__(self, peer: JobPeer) -> None:
+        self._peer = peer
+
+    async def open(self) -> None:
+        await self._peer.open()
+
+    async def fill(self, count: int) -> int:
+        """Enqueue and count what is there."""
+        await self._peer.fill(count)
+        return await self._peer.remaining()
+
+    async def drained(self) -> int:
+        return await measure.drained(self._peer)
+
+    async def verify(self, count: int) -> None:
+        await self._peer.verify(count)
+
+    async def enqueue_all(self, first: int, count: int) -> None:
+        for index in range(first, first + count):
+            await self._peer.enqueue(index)
+
+    async def one_at_a_time(
+        self, first: int, count: int, gap: tuple[float, float], seed: int
+    ) -> list[dict[str, int]]:
+        return await measure.one_at_a_time(self._peer, first, count, gap, seed)
+
+    async def close(self) -> None:
+        await self._peer.close()
+
+
+async def obey(commands: CacheCommands | JobCommands, answer: int) -> None:
+    """Answer commands on the file descriptor ``answer`` until stdin ends."""
+    reader = asyncio.StreamReader(limit=1 << 24)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await commands.open()
+    try:
+        while line := await reader.readline():
+            reply = await execute(commands, json.loads(line))
+            os.write(answer, json.dumps(reply).encode() + b"\n")
+    finally:
+        await commands.close()
+        transport.close()
+
+
+async def execute(commands: CacheCommands | JobCommands, request: Mapping[str, Any]) -> dict[str, Any]:
+    """One command's reply; a failure is a reply too."""
+    command: Command = getattr(commands, request["command"])
+    try:
+        return {"answer": await command(**request["arguments"])}
+    except Exception:  # noqa: BLE001  # whatever it is, the harness must hear of it
+        return {"failure": traceback.format_exc()}
+
+
+def main() -> None:
+    factory, options, url, role = sys.argv[1:5]
+    logging.basicConfig(level=logging.WARNING)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a default pool opens a connection a task
+    peer = build(factory, options, url)
+    if role == "work":
+        peer.work()
+        return
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    asyncio.run(obey(CacheCommands(peer, url) if role == "cache" else JobCommands(peer), answer))
+
+
+if __name__ == "__main__":
+    main()
