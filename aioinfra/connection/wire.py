@@ -1,0 +1,224 @@
+"""One connection as an asyncio Protocol: one call at a time, settled by the bytes that come in.
+
+A call belongs to its connection, not to the task that waits for it. Whoever gives up waiting only cancels a
+future: the reply is still read and dropped, and the connection stays in step. Cancelling therefore costs no
+reconnect, and there is no release that a cancellation could skip.
+
+Protocol: RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+import hiredis
+
+from aioinfra.connection.translate import reply_error
+from aioinfra.errors import DeadlineExceeded, InvalidArgument, StoreError, StoreUnavailable
+
+Argument = str | bytes | int | float
+
+_INCOMPLETE: Final = object()
+
+# Each leaves a pooled connection in a state that the next caller would meet.
+_STATEFUL: Final = frozenset(
+    {"AUTH", "HELLO", "SELECT", "RESET", "QUIT", "MONITOR", "SYNC", "PSYNC"}
+    | {"MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"}
+    | {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
+)
+_STATEFUL_CLIENT: Final = frozenset({"REPLY", "TRACKING", "CACHING"})
+
+
+def pack(command: Sequence[Argument]) -> bytes:
+    """One command as bytes for the wire.
+
+    Raises:
+        InvalidArgument: it is empty, holds something else than str, bytes, int or float, or would change the
+            state of a connection that others use next.
+    """
+    if not command:
+        raise InvalidArgument("command", "must not be empty")
+    name = _word(command[0])
+    if name in _STATEFUL or (name == "CLIENT" and len(command) > 1 and _word(command[1]) in _STATEFUL_CLIENT):
+        raise InvalidArgument("command", "changes the state of a shared connection; use one of your own")
+    return pack_any(command)
+
+
+def pack_any(command: Sequence[Argument]) -> bytes:
+    """As `pack`, for connections that are not shared."""
+    try:
+        packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type] # its hint says a 1-tuple
+    except TypeError:
+        raise InvalidArgument("command", "every part must be str, bytes, int or float (not bool)") from None
+    except UnicodeEncodeError:
+        raise InvalidArgument("command", "holds text that is not valid Unicode") from None
+    return packed
+
+
+def _word(part: Argument) -> str:
+    if isinstance(part, str):
+        return part.upper()
+    if isinstance(part, bytes):
+        return part.decode("latin-1").upper()
+    raise InvalidArgument("command", "must begin with its name")
+
+
+class Call:
+    """Bytes to send and the future that its replies settle.
+
+    With ``expected`` None the future gets the one reply, or its error raised. With a number it gets the list
+    of that many replies, errors standing in their places.
+    """
+
+    __slots__ = ("data", "expected", "future", "queued_at", "replies", "sent", "timeout")
+
+    def __init__(
+        self, data: bytes, future: asyncio.Future[Any], timeout: float, expected: int | None = None
+    ) -> None:
+        self.data = data
+        self.future = future
+        self.timeout = timeout
+        self.expected = expected
+        self.replies: list[Any] = []
+        self.sent = False
+        self.queued_at = 0.0
+
+    def take(self, reply: Any) -> bool:
+        """Keep one reply; whether it was the last one."""
+        if self.expected is None:
+            if not self.future.done():
+                if isinstance(reply, StoreError):
+                    self.future.set_exception(reply)
+                else:
+                    self.future.set_result(reply)
+            return True
+        self.replies.append(reply)
+        if len(self.replies) < self.expected:
+            return False
+        if not self.future.done():
+            self.future.set_result(self.replies)
+        return True
+
+    def fail(self, error: StoreError) -> None:
+        """End with an error, unless the caller has gone or was answered."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Owner(Protocol):
+    """Whom a connection tells that it is free or gone."""
+
+    def free(self, wire: Wire) -> None: ...
+
+    def lost(self, wire: Wire) -> None: ...
+
+
+class Wire(asyncio.Protocol):
+    """One connection. Free while ``owner`` holds it idle, busy from `start` to ``owner.free``."""
+
+    __slots__ = ("_call", "_expires", "_loop", "_reader", "_timer", "_transport", "closed", "owner")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
+        self._transport: asyncio.Transport | None = None
+        self._call: Call | None = None
+        self._expires = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.owner: Owner | None = None  # None until the greeting is done
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def usable(self) -> bool:
+        """Whether a call may be started: connected, and nobody has begun to close it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def start(self, call: Call) -> None:
+        """Send a call. The wire must be free."""
+        transport = self._transport
+        if transport is None:
+            call.fail(StoreUnavailable("the connection was lost", sent=False))
+            return
+        self._call = call
+        call.sent = True
+        self._expires = expires = self._loop.time() + call.timeout
+        # One timer serves many calls: it re-arms itself, so that a call costs no entry in the loop's heap.
+        if self._timer is None:
+            self._timer = self._loop.call_at(expires, self._check)
+        elif expires < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(expires, self._check)
+        transport.write(call.data)
+
+    def ask(self, commands: Sequence[Sequence[Argument]], timeout: float) -> asyncio.Future[list[Any]]:
+        """Send commands at once and return a future of their replies, errors in their places."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        data = b"".join([pack_any(command) for command in commands])
+        self.start(Call(data, future, timeout, len(commands)))
+        return future
+
+    def abort(self, error: StoreError | None = None) -> None:
+        """Drop the connection at once; a call under way ends with ``error``."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.fail(error or StoreUnavailable("the connection was closed"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close a free connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._call is None:
+            return
+        if self._loop.time() < self._expires:
+            self._timer = self._loop.call_at(self._expires, self._check)
+            return
+        self.abort(DeadlineExceeded(f"no reply within {self._call.timeout:g} s"))
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast: uvloop's transports do not derive from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            self._read()
+        except hiredis.ProtocolError:
+            self.abort(StoreUnavailable("the peer does not speak the Redis protocol"))
+
+    def _read(self) -> None:
+        reader = self._reader
+        while (reply := reader.gets()) is not _INCOMPLETE:
+            call = self._call
+            if call is None:  # nobody asked: the stream is out of step, or the server says farewell
+                self.abort()
+                return
+            if call.take(reply):
+                self._call = None
+                if reader.has_data():
+                    self.abort()
+                elif self.owner is not None:
+                    self.owner.free(self)
+                return
+            self._expires = self._loop.time() + call.timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        call, self._call = self._call, None
+        if call is not None:
+            call.fail(StoreUnavailable("the connection was lost"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+        if self.owner is not None:
+            self.owner.lost(self)
