@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 import threading
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -25,7 +28,7 @@ from aioinfra.errors import (
     WrongEventLoop,
     WrongType,
 )
-from tests.conftest import OwnServerFactory
+from tests.conftest import OwnServerFactory, free_port
 
 SECRET = "hunter2-planted"
 
@@ -578,3 +581,46 @@ def test_it_runs_on_uvloop(valkey_url: str, prefix: str) -> None:
 
     with uvloop_runner() as runner:
         runner.run(scenario())
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a self-signed certificate for `localhost`: cert.pem, key.pem."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH")
+    directory = tmp_path_factory.mktemp("tls")
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    files = ("-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"))
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    return directory
+
+
+async def test_tls_verifies_the_host_name(own_server: OwnServerFactory, certificate: Path) -> None:
+    port, own = free_port(), certificate / "cert.pem"
+    files = ("--tls-cert-file", str(own), "--tls-key-file", str(certificate / "key.pem"))
+    own_server("--tls-port", str(port), *files, "--tls-auth-clients", "no", kind="redis")
+    trusted = f"ssl_ca_certs={own}"
+    async with RedisClient(f"rediss://localhost:{port}/2?{trusted}") as client:
+        await client.execute("SET", "k", "v" * 500_000)
+        assert len(await client.execute("GET", "k")) == 500_000
+        assert await client.raw.get("k") is not None
+        assert client.location == f"rediss://localhost:{port}/2"
+    for url, reason in (
+        (f"rediss://127.0.0.1:{port}/0?{trusted}", "certificate refused: .*IP address mismatch"),
+        (f"rediss://localhost:{port}/0", "certificate refused"),
+        (f"redis://localhost:{port}/0", "lost|closed"),
+    ):
+        async with RedisClient(url) as client:
+            with pytest.raises(StoreUnavailable, match=reason):
+                await client.ping()
+    async with RedisClient(f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=none") as client:
+        assert await client.ping() > 0
