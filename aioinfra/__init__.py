@@ -1,0 +1,77 @@
+"""Async-first toolkit for asyncio services: cache, background jobs, metrics and correlation logging.
+
+Names are loaded when they are first used: `import aioinfra` alone reads no other module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aioinfra.backoff import Backoff
+    from aioinfra.cache.decorator import cached
+    from aioinfra.cache.manager import CacheManager
+    from aioinfra.cache.store import MISS
+    from aioinfra.connection.pool import RedisClient
+    from aioinfra.context import bound, clear_request_context, set_request_context
+    from aioinfra.jobs.context import JobContext
+    from aioinfra.jobs.handle import JobHandle
+    from aioinfra.jobs.job import JobStatus
+    from aioinfra.jobs.retry import Retry
+    from aioinfra.jobs.task import task
+    from aioinfra.logs.setup import get_logger, setup_logging
+    from aioinfra.service import Service
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Backoff": "aioinfra.backoff",
+    "CacheManager": "aioinfra.cache.manager",
+    "JobContext": "aioinfra.jobs.context",
+    "JobHandle": "aioinfra.jobs.handle",
+    "JobStatus": "aioinfra.jobs.job",
+    "MISS": "aioinfra.cache.store",
+    "RedisClient": "aioinfra.connection.pool",
+    "Retry": "aioinfra.jobs.retry",
+    "Service": "aioinfra.service",
+    "bound": "aioinfra.context",
+    "cached": "aioinfra.cache.decorator",
+    "clear_request_context": "aioinfra.context",
+    "get_logger": "aioinfra.logs.setup",
+    "set_request_context": "aioinfra.context",
+    "setup_logging": "aioinfra.logs.setup",
+    "task": "aioinfra.jobs.task",
+}
+
+__all__ = [
+    "MISS",
+    "Backoff",
+    "CacheManager",
+    "JobContext",
+    "JobHandle",
+    "JobStatus",
+    "RedisClient",
+    "Retry",
+    "Service",
+    "bound",
+    "cached",
+    "clear_request_context",
+    "get_logger",
+    "set_request_context",
+    "setup_logging",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,60 @@
+"""What a running job knows of itself: injected where a task's parameter is annotated `JobContext`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aioinfra import context as correlation
+from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.job import Progress
+
+
+class ProgressSink(Protocol):
+    """Where progress goes; the worker provides it."""
+
+    async def __call__(self, job_id: str, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """A job's own particulars.
+
+    Attributes:
+        job_id: the id.
+        queue: where it was claimed from.
+        task: name of the task.
+        attempt: 1 for the first try; stalls and releases do not count.
+        stalls: runs before this one whose worker died.
+        enqueued_at: unix seconds by the producer's clock.
+        headers: what travelled beside the arguments.
+        sink: takes the progress.
+    """
+
+    job_id: str
+    queue: str
+    task: str
+    attempt: int
+    stalls: int
+    enqueued_at: float
+    headers: Mapping[str, str]
+    sink: ProgressSink
+
+    @property
+    def request_id(self) -> str | None:
+        """The correlation id of whoever enqueued the job."""
+        return correlation.request_id()
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the job is; readable through `JobHandle.progress`. One round trip.
+
+        Raises:
+            InvalidArgument: a number is not a number, or ``message`` is longer than 1,000 characters.
+        """
+        for name, value in (("done", done), ("total", total)):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise InvalidArgument(name, "must be a number")
+        if not isinstance(message, str) or len(message) > 1_000:
+            raise InvalidArgument("message", "must be text of at most 1,000 characters")
+        await self.sink(self.job_id, Progress(done, total, message))

@@ -1,0 +1,247 @@
+"""The values that travel through the engine: what is asked for, what is claimed, how it ended.
+
+JobRequest -> (stored) -> Claim -> Job -> Outcome -> Finish -> (recorded)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+REPLY_HEADER: Final = "reply"
+"""Header that names the channel on which the producer waits to hear that the job has ended."""
+NONCE_HEADER: Final = "nonce"
+"""Header that makes an enqueue recognise its own job when it is repeated after a lost reply."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    DEFERRED = "deferred"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NOT_FOUND = "not_found"
+
+
+class StoredRequest(NamedTuple):
+    """A job on its way to the store, encoded.
+
+    Attributes:
+        queue: name of the queue.
+        job_id: unique among all queues of the server, as in arq.
+        chosen: True when the caller chose the id, which may then be taken by another job.
+        due_ms: unix milliseconds, or None for now by the server's clock.
+        offset_ms: added to the due time: a delay, or a negative offset for a higher priority.
+        lives_ms: how long the payload is kept after the job is due.
+        nonce: stands in the payload; lets a repeated enqueue find its own job.
+        payload: the encoded job.
+    """
+
+    queue: str
+    job_id: str
+    chosen: bool
+    due_ms: int | None
+    offset_ms: int
+    lives_ms: int
+    nonce: str
+    payload: bytes
+
+
+class Claim(NamedTuple):
+    """A job that this worker alone may finish until its lease ends.
+
+    Attributes:
+        queue: name of the queue that it came from.
+        job_id: the id; undecodable bytes appear as lone surrogates.
+        score: due time in unix milliseconds before the claim.
+        attempt: 1 for the first try.
+        stalls: how many runs ended without a word (a killed worker); they cost no try.
+        aborted: an abort was requested before the start.
+        token: names this claim; a finish with another token is refused.
+        payload: the encoded job, or None when it has expired.
+        claimed_ms: the server's time of the claim, unix milliseconds.
+    """
+
+    queue: str
+    job_id: str
+    score: int
+    attempt: int
+    stalls: int
+    aborted: bool
+    token: str
+    payload: bytes | None
+    claimed_ms: int
+
+
+class ClaimReply(NamedTuple):
+    """What one claim call brought.
+
+    Attributes:
+        claims: the jobs.
+        next_due_ms: milliseconds until the next job is due that is not yet, or None.
+        sizes: members of each queue, when asked for.
+        wrong: queues whose key holds another type.
+    """
+
+    claims: list[Claim]
+    next_due_ms: float | None
+    sizes: Mapping[str, int]
+    wrong: tuple[str, ...]
+
+
+class Job(NamedTuple):
+    """A decoded job.
+
+    Attributes:
+        function: name of the task.
+        args, kwargs: its arguments, as the codec gives them.
+        enqueued_ms: unix milliseconds by the producer's clock.
+        first_attempt: arq's ``_job_try``: the attempt to start counting from, or None.
+        headers: what travels beside the arguments: correlation id, reply channel.
+        raw: the parts of the payload that a result repeats, in the codec's own form.
+    """
+
+    function: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    enqueued_ms: int
+    first_attempt: int | None = None
+    headers: Mapping[str, str] = NO_HEADERS
+    raw: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An exception as data: what is kept of a failure.
+
+    Attributes:
+        type: class name, qualified by its module unless built in.
+        message: its text, bounded.
+        traceback: frames, outermost first: (file, line, function). Never local variables.
+    """
+
+    type: str
+    message: str
+    traceback: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The task returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task ended with an error and will not run again; ``bury`` moves it to the dead letters."""
+
+    error: BaseException
+    bury: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The task runs again after ``delay`` seconds; the try counts. ``error`` is None for a plain Retry."""
+
+    delay: float
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """Someone asked for the job to be aborted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker gives the job back; no try is counted. ``due_ms`` is when it is due again, if not as before."""
+
+    due_ms: int | None = None
+
+
+Outcome = Succeeded | Failed | Retried | Aborted | Released
+
+
+class Action(StrEnum):
+    """What the store does with a finished claim; the letters of finish.lua."""
+
+    DONE = "d"
+    RETRY = "r"
+    RELEASE = "l"
+    BURY = "x"
+
+
+class Finish(NamedTuple):
+    """How a claim ended, encoded for the store.
+
+    Attributes:
+        claim: what is finished.
+        action: what becomes of the job.
+        result: the encoded result, empty when none is kept.
+        result_ttl_ms: how long it is kept; 0 not at all, -1 for ever. RETRY: the number of tries made.
+        number: RETRY: delay in ms from now; RELEASE: the score to return to; DONE: ms to keep the lease key.
+        reply_to: channel to tell, or ''.
+        record: the encoded error record of a dead letter, else empty.
+    """
+
+    claim: Claim
+    action: Action
+    result: bytes = b""
+    result_ttl_ms: int = 0
+    number: int = 0
+    reply_to: str = ""
+    record: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How full a queue is: jobs that are due, that are due later, and that run under a lease."""
+
+    queued: int
+    deferred: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job says it is. ``total`` may be None when it does not know."""
+
+    done: float
+    total: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a producer asks for: a task, its arguments, and where, when and as what it runs.
+
+    Attributes:
+        task: registered name.
+        args, kwargs: the task's own arguments; options never mix with them.
+        queue: name of the queue, or None for the task's own.
+        job_id: an id of the caller's choice; a second job with it is not stored.
+        delay: seconds from now.
+        at: unix seconds; not together with ``delay``.
+        priority: 0 to 100; higher starts earlier within its queue among jobs that are due.
+        expires: seconds after it is due in which it must start.
+        headers: travel beside the arguments.
+    """
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    queue: str | None = None
+    job_id: str | None = None
+    delay: float | None = None
+    at: float | None = None
+    priority: int = 0
+    expires: float | None = None
+    headers: Mapping[str, str] = NO_HEADERS

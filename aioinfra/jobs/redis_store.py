@@ -1,0 +1,204 @@
+"""Jobs in Redis or Valkey, on arq's key layout; every change is one Lua script (see scripts/).
+
+Arguments of the scripts are built in flat lists by hand: this is the engine's hot path, and the lists are what
+goes over the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis as blocking_redis
+
+from aioinfra.connection.pool import RedisClient, Script, translate
+from aioinfra.errors import StoreError
+from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
+from aioinfra.jobs.store import ClaimRequest, DeadLetterData, FinishStatus
+
+RESULT_PREFIX = "arq:result:"
+IN_PROGRESS_PREFIX = "arq:in-progress:"
+PROGRESS_PREFIX = "aioinfra:progress:"
+DEAD_PREFIX = "aioinfra:dead:"
+DEAD_LETTER_PREFIX = "aioinfra:dead-letter:"
+RECEIPT_PREFIX = "aioinfra:finished:"
+
+SERVER_CLOCK = 0
+"""The scripts' ``now`` when the server's own clock is to be used."""
+
+_LOOK_LIMIT = 2_000
+_DEPTH_LOOK = 1_000
+_DEAD_KEPT = 10_000
+_DEAD_TTL = 30 * 86_400
+_PROGRESS_TTL = 86_400
+
+
+@cache
+def script(name: str) -> Script:
+    """A script of the engine by name, read once per process."""
+    return Script(name, files("aioinfra.jobs").joinpath("scripts", f"{name}.lua").read_text(encoding="utf-8"))
+
+
+def job_id_bytes(job_id: str) -> bytes:
+    """The id as stored. Ids that are not UTF-8 came in as lone surrogates and go out as they were."""
+    return job_id.encode("utf-8", "surrogateescape")
+
+
+class RedisJobStore:
+    """`JobStore` on one server.
+
+    Args:
+        client: the pool to use; owned by the caller.
+        now_ms: unix milliseconds handed to the scripts, or 0 for the server's clock.
+    """
+
+    def __init__(self, client: RedisClient, *, now_ms: int = SERVER_CLOCK) -> None:
+        self._client = client
+        self._now = now_ms
+
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool) -> list[bool]:
+        queues: dict[str, int] = {}
+        args: list[str | bytes | int] = [self._now, 0, int(repeated)]
+        for request in requests:
+            index = queues.setdefault(request.queue, len(queues) + 1)
+            due: str | int = "" if request.due_ms is None else request.due_ms
+            args += (index, request.job_id, int(request.chosen), due, request.offset_ms)
+            args += (request.lives_ms, request.nonce, request.payload)
+        args[1] = len(queues)
+        reply = await self._client.run_script(script("add"), list(queues), args)
+        return [status != 0 for status in reply]
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        keys = [share.queue for share in request.shares]
+        args: list[str | int] = [
+            self._now,
+            int(request.lease * 1000),
+            request.token,
+            request.free,
+            _LOOK_LIMIT,
+            int(request.sizes),
+            int(request.aborts),
+        ]
+        for _, share, limit in request.shares:
+            args += (share, limit)
+        now, next_due, sizes, wrong, flat = await self._client.run_script(script("claim"), keys, args)
+        return ClaimReply(
+            claims=_claims(keys, now, flat),
+            next_due_ms=None if next_due < 0 else max(0, next_due - now),
+            sizes={queue: size for queue, size in zip(keys, sizes, strict=False) if size >= 0},
+            wrong=tuple(keys[index - 1] for index in wrong),
+        )
+
+    async def finish(self, worker: str, nonce: str, finishes: Sequence[Finish]) -> list[FinishStatus]:
+        args: list[str | bytes | int] = [self._now, nonce, _DEAD_KEPT, _DEAD_TTL]
+        for claim, action, result, ttl, number, reply_to, record in finishes:
+            args += (claim.queue, job_id_bytes(claim.job_id), claim.token, action.value)
+            args += (result, ttl, number, reply_to, record)
+        reply: bytes = await self._client.run_script(script("finish"), [RECEIPT_PREFIX + worker], args)
+        return [_RECORDED if status == _KEPT else _FENCED for status in reply]
+
+    async def result(self, job_id: str) -> bytes | None:
+        value: bytes | None = await self._client.execute("GET", RESULT_PREFIX + job_id)
+        return value
+
+    async def status(self, queue: str, job_id: str) -> tuple[JobStatus, bytes | None]:
+        replies = await self._client.pipeline(
+            [
+                ("GET", RESULT_PREFIX + job_id),
+                ("EXISTS", IN_PROGRESS_PREFIX + job_id),
+                ("ZSCORE", queue, job_id),
+                ("TIME",),
+            ]
+        )
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        result, running, score, (seconds, _) = replies
+        if result is not None:
+            return JobStatus.SUCCEEDED, result
+        if score is None:
+            return JobStatus.NOT_FOUND, None
+        if running:
+            return JobStatus.RUNNING, None
+        due = float(score) <= (int(seconds) + 1) * 1000
+        return JobStatus.QUEUED if due else JobStatus.DEFERRED, None
+
+    async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        if not queues:
+            return {}
+        reply = await self._client.run_script(script("depths"), list(queues), [self._now, _DEPTH_LOOK])
+        counts = zip(queues, reply[::3], reply[1::3], reply[2::3], strict=True)
+        return {
+            queue: QueueDepth(due, deferred, running) for queue, due, deferred, running in counts if due >= 0
+        }
+
+    async def set_progress(self, job_id: str, progress: bytes) -> None:
+        await self._client.execute("SET", PROGRESS_PREFIX + job_id, progress, "EX", _PROGRESS_TTL)
+
+    async def progress(self, job_id: str) -> bytes | None:
+        value: bytes | None = await self._client.execute("GET", PROGRESS_PREFIX + job_id)
+        return value
+
+    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetterData]:
+        ids: list[bytes] = await self._client.execute("ZRANGE", DEAD_PREFIX + queue, 0, limit - 1, "REV")
+        prefix = f"{DEAD_LETTER_PREFIX}{queue}:".encode()
+        letters = await self._client.pipeline(
+            [("HMGET", prefix + job_id, "payload", "record", "at") for job_id in ids]
+        )
+        return [
+            DeadLetterData(
+                queue, job_id.decode("utf-8", "surrogateescape"), letter[0], letter[1], int(letter[2])
+            )
+            for job_id, letter in zip(ids, letters, strict=True)
+            if not isinstance(letter, StoreError) and letter[0] is not None
+        ]
+
+
+_RECORDED = FinishStatus(recorded=True)
+_FENCED = FinishStatus(recorded=False)
+_KEPT = ord("k")
+_FIELDS = 8
+
+
+def _claims(queues: list[str], now: int, flat: list[Any]) -> list[Claim]:
+    return [
+        Claim(
+            queue=queues[flat[at] - 1],
+            job_id=flat[at + 1].decode("utf-8", "surrogateescape"),
+            score=int(float(flat[at + 2])),
+            attempt=flat[at + 3],
+            stalls=flat[at + 4],
+            aborted=flat[at + 5] == 1,
+            token=flat[at + 6].decode("ascii"),
+            payload=flat[at + 7],
+            claimed_ms=now,
+        )
+        for at in range(0, len(flat), _FIELDS)
+    ]
+
+
+class RedisLeaseStore:
+    """`LeaseStore` over a synchronous connection; used by the lease thread alone."""
+
+    def __init__(self, connection: blocking_redis.Redis, *, now_ms: int = SERVER_CLOCK) -> None:
+        self._connection = connection
+        self._now = now_ms
+
+    def renew(self, claims: Sequence[Claim], lease: float, *, move: bool) -> list[Claim]:
+        args: list[str | bytes | int] = [self._now, int(lease * 1000), int(move)]
+        for claim in claims:
+            args += (claim.queue, job_id_bytes(claim.job_id), claim.token)
+        renew = script("renew")
+        try:
+            try:
+                lost: Any = self._connection.evalsha(renew.sha, 0, *args)  # type: ignore[arg-type]  # stub wants str
+            except blocking_redis.exceptions.NoScriptError:
+                lost = self._connection.eval(renew.source, 0, *args)  # type: ignore[arg-type]  # stub wants str
+        except (blocking_redis.RedisError, OSError) as error:
+            raise translate(error) from None
+        return [claims[position - 1] for position in lost]
+
+    def close(self) -> None:
+        self._connection.close()

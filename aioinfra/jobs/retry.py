@@ -1,0 +1,49 @@
+"""When a failed task runs again: a policy judges an error, and says what becomes of the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aioinfra.backoff import Backoff
+from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.job import Failed, Outcome, Retried
+
+
+class Retry(Exception):  # noqa: N818 - a request, not an error; the name is arq's and Celery's
+    """Raise it inside a task to run the job again.
+
+    Args:
+        delay: seconds to wait, or None for what the task's backoff says.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        if delay is not None and (isinstance(delay, bool) or not 0 <= delay < float("inf")):
+            raise InvalidArgument("delay", "must be seconds, at least 0")
+        super().__init__(delay)
+        self.delay = delay
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Which errors are worth another try, how many tries there are, and how late the next one is.
+
+    Attributes:
+        backoff: number of tries and their spacing.
+        retry_on: errors that are retried.
+        dont_retry_on: errors that are not, even if ``retry_on`` covers them.
+    """
+
+    backoff: Backoff = field(default_factory=Backoff)
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    dont_retry_on: tuple[type[BaseException], ...] = ()
+
+    def judge(self, error: BaseException, attempt: int) -> Outcome:
+        """What becomes of a job whose attempt (from 1) ended with ``error``. Pure but for the jitter."""
+        if attempt >= self.backoff.tries:
+            cause = error.__cause__ or error.__context__ if isinstance(error, Retry) else None
+            return Failed(cause or error)
+        if isinstance(error, Retry):
+            return Retried(self.backoff.delay(attempt) if error.delay is None else error.delay)
+        if isinstance(error, self.dont_retry_on) or not isinstance(error, self.retry_on):
+            return Failed(error)
+        return Retried(self.backoff.delay(attempt), error)

@@ -1,0 +1,116 @@
+"""The seam between the engine and whatever keeps the jobs.
+
+Every method is one round trip. A method that raises StoreUnavailable may or may not have had its effect, unless
+the error says ``sent=False``; each docstring says what a repeat does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
+
+
+class Share(NamedTuple):
+    """A queue's part in one claim call: its fair share, and the limit that it may not exceed."""
+
+    queue: str
+    share: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What a worker asks for in one claim call.
+
+    Attributes:
+        shares: the queues, most urgent first.
+        free: jobs to claim in all.
+        token: prefix of the claims' tokens, never used before.
+        lease: seconds for which the claims hold without renewal.
+        sizes: whether to report the queues' sizes.
+        aborts: whether to look for abort requests.
+    """
+
+    shares: tuple[Share, ...]
+    free: int
+    token: str
+    lease: float
+    sizes: bool = False
+    aborts: bool = False
+
+
+class FinishStatus(NamedTuple):
+    """What became of one finish: recorded, or refused because the claim is no longer the current one."""
+
+    recorded: bool
+
+
+class JobStore(Protocol):
+    """Where jobs live. Implementations: `RedisJobStore`."""
+
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool) -> list[bool]:
+        """Store jobs; one bool each: True stored (by this or an earlier attempt), False the id is taken.
+
+        A repeat with ``repeated=True`` finds what an earlier attempt stored.
+        """
+        ...
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        """Take due jobs. After an error the jobs, if any were taken, come back when their lease ends."""
+        ...
+
+    async def finish(self, worker: str, nonce: str, finishes: Sequence[Finish]) -> list[FinishStatus]:
+        """Record how claims ended. A repeat with the same nonce answers the same and changes nothing.
+
+        ``worker`` must have no other finish under way.
+        """
+        ...
+
+    async def result(self, job_id: str) -> bytes | None:
+        """The encoded result, or None."""
+        ...
+
+    async def status(self, queue: str, job_id: str) -> tuple[JobStatus, bytes | None]:
+        """Where the job is, and its encoded result if it has ended. Repeatable."""
+        ...
+
+    async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        """How full the queues are. Repeatable."""
+        ...
+
+    async def set_progress(self, job_id: str, progress: bytes) -> None:
+        """Remember how far a job is, for a day. Repeatable."""
+        ...
+
+    async def progress(self, job_id: str) -> bytes | None:
+        """What `set_progress` wrote last, or None."""
+        ...
+
+    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetterData]:
+        """The newest dead letters of a queue, newest first. Two round trips."""
+        ...
+
+
+class DeadLetterData(NamedTuple):
+    """A dead letter as stored: payload and record are still encoded."""
+
+    queue: str
+    job_id: str
+    payload: bytes
+    record: bytes
+    died_ms: int
+
+
+class LeaseStore(Protocol):
+    """The synchronous side that the lease thread uses: one connection of its own."""
+
+    def renew(self, claims: Sequence[Claim], lease: float, *, move: bool) -> list[Claim]:
+        """Renew leases (seconds); answers the claims that are lost. ``move`` also moves the queue's scores."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...

@@ -1,0 +1,380 @@
+"""Tasks: functions that can be called here, or enqueued to run in a worker.
+
+`task` is a free function that knows no application: a module of tasks imports nothing of the service, and a
+service collects the tasks of the modules that it includes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
+
+import msgspec
+
+from aioinfra.backoff import Backoff
+from aioinfra.errors import DecodeError, InvalidArgument
+from aioinfra.jobs.client import JobClient, default_client
+from aioinfra.jobs.context import JobContext
+from aioinfra.jobs.handle import JobHandle
+from aioinfra.jobs.job import JobRequest
+from aioinfra.jobs.retry import RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_QUEUE = "default"
+
+_PLAIN = frozenset({str, int, float, bool, type(None), Any, object, list, dict, inspect.Parameter.empty})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How a task runs unless an enqueue says otherwise.
+
+    Attributes:
+        queue: name of the queue.
+        retry: the retry policy.
+        hard_limit: seconds after which a run is cancelled, or None. A sync function's thread cannot be
+            stopped: it keeps its slot until it returns.
+        keep_result: seconds for which the result is kept; 0 not at all, None for ever.
+        priority: 0 to 100.
+    """
+
+    queue: str = DEFAULT_QUEUE
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    hard_limit: float | None = 300.0
+    keep_result: float | None = 3600.0
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.queue, str) or not self.queue:
+            raise InvalidArgument("queue", "must be a non-empty string")
+        for name in ("hard_limit", "keep_result"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not 0 <= value < float("inf")):
+                raise InvalidArgument(name, "must be seconds, at least 0, or None")
+        if self.hard_limit == 0:
+            raise InvalidArgument("hard_limit", "must be positive, or None for no limit")
+        check_priority(self.priority)
+
+
+def check_priority(priority: int) -> None:
+    """Raises InvalidArgument unless 0 <= priority <= 100."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 100:
+        raise InvalidArgument("priority", "must be a whole number from 0 to 100")
+
+
+class Task(Generic[P, R]):
+    """A function with a name under which workers find it. Make one with `task`.
+
+    Calling it runs the function here and now. ``delay`` and ``options`` enqueue it.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, options: TaskOptions) -> None:
+        self.function = function
+        self.name = name
+        self.task_options = options
+        self.client: JobClient | None = None
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__module__ = function.__module__
+        self.__wrapped__ = function
+        self._signature = inspect.signature(function)
+        self.context_parameter = _context_parameter(self._signature)
+        self._context_position = _position(self._signature, self.context_parameter)
+        self._arguments = _without(self._signature, self.context_parameter)
+        self._plan: _ArgumentPlan | None = None
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} on {self.task_options.queue}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, in this process."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function; others run in a thread of the worker."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def call_with_context(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        context: JobContext,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Awaitable[Any]:
+        """Call ``function`` with the context put where the task's signature has it."""
+        position = self._context_position
+        if position is None or position > len(args):
+            return function(*args, **{**kwargs, str(self.context_parameter): context})
+        return function(*args[:position], context, *args[position:], **kwargs)
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> JobRequest:
+        """A request to run the task, for `JobClient.enqueue_many`.
+
+        Raises:
+            InvalidArgument: the arguments do not fit the function.
+        """
+        self._check(args, kwargs)
+        options = self.task_options
+        return JobRequest(self.name, args, kwargs, options.queue, priority=options.priority)
+
+    async def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Enqueue the task. One round trip, shared with whatever else is enqueued meanwhile.
+
+        Raises:
+            InvalidArgument: the arguments do not fit the function, or cannot be encoded (EncodeError).
+            EnqueueUncertain: it is not known whether the job was stored.
+            StoreUnavailable: it was not stored.
+        """
+        return await self._enqueue(self.job(*args, **kwargs))
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        job_id: str | None = None,
+        delay: float | None = None,
+        at: float | None = None,
+        priority: int | None = None,
+        expires: float | None = None,
+    ) -> Callable[P, Coroutine[Any, Any, JobHandle[R]]]:
+        """Say where, when and as what the job runs; call the answer with the task's own arguments.
+
+        Args:
+            queue: another queue than the task's own.
+            job_id: an id of your choice; a second job with it is not stored while the first one, or its
+                result, exists.
+            delay: seconds from now.
+            at: unix seconds; not together with ``delay``.
+            priority: 0 to 100; higher starts earlier among the due jobs of its queue.
+            expires: seconds after it is due within which it must start.
+
+        Example: ``await send_email.options(delay=60)("ada@example.org")``
+        """
+        chosen = self.task_options.priority if priority is None else priority
+
+        async def enqueue(*args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+            self._check(args, kwargs)
+            where = self.task_options.queue if queue is None else queue
+            request = JobRequest(self.name, args, kwargs, where, job_id, delay, at, chosen, expires)
+            return await self._enqueue(request)
+
+        return enqueue
+
+    async def _enqueue(self, request: JobRequest) -> JobHandle[R]:
+        client = self.client or default_client.require()
+        return await client.enqueue(request, returns=self.returns)
+
+    def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self._arguments.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArgument(self.name, str(error)) from None
+
+    @property
+    def returns(self) -> Any:
+        """The return annotation, or Any when it cannot be resolved."""
+        return self.plan().returns
+
+    def plan(self) -> _ArgumentPlan:
+        """How arguments and result are restored to their annotated types; made once, at first use."""
+        if self._plan is None:
+            self._plan = _ArgumentPlan.of(self.function, self._arguments)
+        return self._plan
+
+
+@dataclass(frozen=True, slots=True)
+class _ArgumentPlan:
+    """Which parameters need conversion from what the codec gives, by position and by name."""
+
+    positional: tuple[tuple[str, Any], ...]
+    by_name: Mapping[str, Any]
+    variadic: tuple[str, Any] | None
+    returns: Any
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], signature: inspect.Signature) -> _ArgumentPlan:
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except (NameError, TypeError):
+            hints = {}
+        positional, by_name, variadic = [], {}, None
+        for name, parameter in signature.parameters.items():
+            wanted = hints.get(name, Any)
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                positional.append((name, wanted))
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                by_name[name] = wanted
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                variadic = (name, wanted)
+        return cls(tuple(positional), by_name, variadic, hints.get("return", Any))
+
+    def restore(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Convert decoded arguments to the annotated types.
+
+        Raises:
+            DecodeError: a value does not fit its annotation; names the parameter.
+        """
+        restored = [
+            restore(
+                value, *(self.positional[at] if at < len(self.positional) else self.variadic or ("args", Any))
+            )
+            for at, value in enumerate(args)
+        ]
+        return tuple(restored), {
+            name: restore(value, name, self.by_name.get(name, Any)) for name, value in kwargs.items()
+        }
+
+
+def restore(value: Any, name: str, wanted: Any) -> Any:
+    """One decoded value as its annotated type. Types that msgspec does not know are passed as they are.
+
+    Raises:
+        DecodeError: the value does not fit; names the parameter, never the value.
+    """
+    if wanted in _PLAIN if isinstance(wanted, type) else wanted is Any:
+        return value
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError:
+        raise DecodeError(f"{name}: the stored value does not fit its annotation") from None
+    except TypeError:
+        return value
+
+
+def _context_parameter(signature: inspect.Signature) -> str | None:
+    """The parameter that the worker fills in: the one annotated JobContext. The annotation may be text."""
+    for name, parameter in signature.parameters.items():
+        annotation = parameter.annotation
+        if annotation is JobContext:
+            return name
+        if isinstance(annotation, str) and annotation.rpartition(".")[2] == JobContext.__name__:
+            return name
+    return None
+
+
+def _position(signature: inspect.Signature, name: str | None) -> int | None:
+    """Where a parameter stands among the positional ones; None when it takes a keyword only."""
+    for position, parameter in enumerate(signature.parameters.values()):
+        if parameter.name == name:
+            return None if parameter.kind is parameter.KEYWORD_ONLY else position
+    return None
+
+
+def _without(signature: inspect.Signature, name: str | None) -> inspect.Signature:
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != name]
+    return signature.replace(parameters=kept)
+
+
+class TaskDecorator:
+    """What `task(...)` returns: wraps a function with the options given."""
+
+    def __init__(self, name: str | None, options: TaskOptions) -> None:
+        self._name = name
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], Awaitable[R]]) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], R]) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
+
+    def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
+        return _make_task(function, self._name, self._options)
+
+
+def _make_task(function: Callable[..., Any], name: str | None, options: TaskOptions) -> Task[..., Any]:
+    if isinstance(function, Task):
+        raise InvalidArgument("function", "is a task already")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise InvalidArgument("function", "a generator cannot be a task: it has no single result")
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise InvalidArgument("function", "must be a function")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise InvalidArgument("name", "must be a non-empty string")
+    return Task(function, name or f"{function.__module__}.{function.__qualname__}", options)
+
+
+@overload
+def task(function: Callable[Concatenate[JobContext, P], Awaitable[R]], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[Concatenate[JobContext, P], R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    retry: Backoff | None = None,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    dont_retry_on: tuple[type[BaseException], ...] = (),
+    hard_limit: float | None = 300.0,
+    keep_result: float | None = 3600.0,
+    priority: int = 0,
+) -> TaskDecorator: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    retry: Backoff | None = None,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    dont_retry_on: tuple[type[BaseException], ...] = (),
+    hard_limit: float | None = 300.0,
+    keep_result: float | None = 3600.0,
+    priority: int = 0,
+) -> Any:
+    """Make a function a task. Works with and without parentheses, on async and sync functions.
+
+    Args:
+        name: under which workers find it; by default module and qualified name.
+        queue: where it waits.
+        retry: tries and their spacing; None: an error is final, a raised `Retry` still gets 5 tries.
+        retry_on, dont_retry_on: errors that are retried, and exceptions to that.
+        hard_limit: seconds a run may take, or None.
+        keep_result: seconds the result is kept; 0 not at all, None for ever.
+        priority: 0 to 100 within its queue.
+
+    A parameter annotated `JobContext` is filled in by the worker and is not an argument of the job.
+
+    Raises:
+        InvalidArgument: names the parameter that is wrong.
+    """
+    final_errors = RetryPolicy(Backoff(), retry_on=())
+    policy = final_errors if retry is None else RetryPolicy(retry, retry_on, dont_retry_on)
+    options = TaskOptions(queue, policy, hard_limit, keep_result, priority)
+    if function is None:
+        return TaskDecorator(name, options)
+    return _make_task(function, name, options)
+
+
+def tasks_of(module: ModuleType) -> list[Task[..., Any]]:
+    """The tasks that are attributes of a module, in the order of their definition."""
+    return [value for value in vars(module).values() if isinstance(value, Task)]
