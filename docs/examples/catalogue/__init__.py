@@ -1,0 +1,1 @@
+"""A package catalogue over the Python distributions installed here: the example behind `aioinfra demo`."""
