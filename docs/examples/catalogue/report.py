@@ -14,6 +14,7 @@ from catalogue.imports import ImportGraph
 
 DRAWN = 28  # modules in the picture of the import graph: those with the most imports, in or out
 RADIUS = 150.0
+LABEL = 26  # characters of a module's name that fit beside the circle
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A module on the circle, with its label's place and turn in degrees."""
+    """A module on the circle; ``turn`` is its angle in degrees."""
 
     module: str
+    label: str
     x: float
     y: float
     degree: int
@@ -76,7 +78,9 @@ def draw(graph: ImportGraph) -> Drawing:
     for index, module in enumerate(chosen):
         angle = 2 * math.pi * index / len(chosen)
         x, y = RADIUS * math.cos(angle), RADIUS * math.sin(angle)
-        places[module] = Node(module, round(x, 1), round(y, 1), degree[module], round(math.degrees(angle), 1))
+        label = module if len(module) <= LABEL else f"…{module[1 - LABEL :]}"
+        turn = round(math.degrees(angle), 1)
+        places[module] = Node(module, label, round(x, 1), round(y, 1), degree[module], turn)
     curves = [
         f"M{a.x} {a.y}Q0 0 {b.x} {b.y}"
         for a, b in sorted(
