@@ -244,4 +244,4 @@ class JobRequest:
     at: float | None = None
     priority: int = 0
     expires: float | None = None
-    headers: Mapping[str, str] = NO_HEADERS
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)

@@ -273,8 +273,16 @@ def _blame(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> E
     return EncodeError(function, "the arguments cannot be encoded as JSON")
 
 
+_NAN_FREE = frozenset({type(None), str, int, bool, bytes})
+
+
 def _holds_nan(value: Any) -> bool:
     """Whether a value that was encoded, and so is finite in depth, holds a float that JSON has no word for."""
+    kind = type(value)
+    if kind is float:
+        return not math.isfinite(value)
+    if kind in _NAN_FREE:
+        return False
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, Mapping):

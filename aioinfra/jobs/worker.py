@@ -8,6 +8,10 @@ Collaborators by lifetime
     Finisher      what has ended                (one batch in flight)
     LeaseKeeper   proof of life                 (a thread)
 
+While runs are short, as many claims again as there are slots are taken ahead, so that the next jobs start while
+the claim call for the ones after them is on its way. Claims that wait for a slot for longer than a housekeeping
+turn are given back: one long job must not keep others from a worker that is idle.
+
 A slot is taken when a claim is started and free when its run has ended; that its finish is still on the way does
 not hold the slot, but claims pause while more finishes wait than there are slots, so that an outage of the store
 cannot pile them up.
@@ -17,7 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,7 +31,7 @@ from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.jobs.claim import Claimer
 from aioinfra.jobs.execute import Cancel
 from aioinfra.jobs.finish import Finisher
-from aioinfra.jobs.job import Claim, ClaimReply, Outcome
+from aioinfra.jobs.job import Action, Claim, ClaimReply, Finish, Outcome
 from aioinfra.jobs.lease import LeaseKeeper, LeaseOptions
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.run import JobRunner
@@ -38,6 +43,8 @@ _STORE_RETRY = Backoff(tries=1_000_000, base=0.05, cap=0.5)
 _HOUSEKEEPING = 0.5
 _SIZES_EVERY = 5.0
 _CANCEL_GRACE = 5.0
+_SHORT_RUN = 0.005
+_SMOOTHING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,9 @@ class JobWorker:
         self._begun: dict[str, str] = {}  # job id to token, once a run's first line was reached
         self._running: Counter[str] = Counter()
         self._cancels: dict[str, Cancel] = {}
+        self._ahead: deque[Claim] = deque()  # claimed, waiting for a slot
+        self._ahead_since = 0.0
+        self._run_time = 1.0  # seconds, moving average over runs
         self._slot_freed = asyncio.Event()
         self._look_on_end = False
         self._grace = options.grace
@@ -192,7 +202,7 @@ class JobWorker:
             if reply is None:
                 continue
             for claim in reply.claims:
-                self._start(claim)
+                self._take(claim)
             if len(reply.claims) == free:
                 idle_looks = 0
                 continue
@@ -233,7 +243,9 @@ class JobWorker:
             return 0
         if self._parts.finisher.outstanding > 2 * self._options.concurrency:
             return 0
-        free = self._options.concurrency - len(self._runs)
+        free = self._options.concurrency - len(self._runs) - len(self._ahead)
+        if self._run_time < _SHORT_RUN and not self._parts.claimer.has_limits and burst_limit < 0:
+            free += self._options.concurrency
         return min(free, burst_limit - self._started) if burst_limit >= 0 else free
 
     async def _claim(self, free: int, *, sizes: bool) -> ClaimReply | None:
@@ -262,22 +274,39 @@ class JobWorker:
 
     # One job
 
+    def _take(self, claim: Claim) -> None:
+        self._parts.leases.hold(claim)
+        if len(self._runs) < self._options.concurrency:
+            self._start(claim)
+            return
+        if not self._ahead:
+            self._ahead_since = asyncio.get_running_loop().time()
+        self._ahead.append(claim)
+
+    def _give_back_ahead(self) -> None:
+        """Return what was taken ahead to its queue, as it was."""
+        while self._ahead:
+            claim = self._ahead.pop()
+            self._parts.leases.drop(claim)
+            self._parts.finisher.submit(Finish(claim, Action.RELEASE, number=claim.score))
+
     def _start(self, claim: Claim) -> None:
         self._started += 1
         self._running[claim.queue] += 1
-        self._parts.leases.hold(claim)
         task = asyncio.create_task(self._run(claim))
         self._runs[claim.token] = self.tasks[claim.job_id] = task
 
     async def _run(self, claim: Claim) -> None:
         self._begun[claim.job_id] = claim.token
         outcome: Outcome | None = None
+        before = time.monotonic()
         try:
             outcome = await self._parts.runner.run(claim, self._cancels)
         except Exception:
             # Not the job's error (that is an outcome) but the engine's: the lease ends, and the job runs again.
             logger.exception("job %s could not be run here", claim.job_id)
         finally:
+            self._run_time += (time.monotonic() - before - self._run_time) * _SMOOTHING
             self._ended(claim)
         if outcome is not None and self._on_ended is not None:
             self._on_ended(claim, outcome)
@@ -291,6 +320,9 @@ class JobWorker:
         if self.tasks.get(job_id) is task:  # not when the job was claimed here again after a lapsed lease
             del self.tasks[job_id]
             del self._begun[job_id]
+        if self._ahead and not self._stopping:
+            self._start(self._ahead.popleft())
+            self._ahead_since = asyncio.get_running_loop().time()
         self._slot_freed.set()
         if self._look_on_end:
             self._parts.wake.notify()
@@ -312,6 +344,7 @@ class JobWorker:
     async def _end(self, grace: float, wake: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
         """Wait for running jobs, give back the rest, record everything, then stop the helpers."""
         try:
+            self._give_back_ahead()
             await self._wait_for_tasks(grace)
             self.release_all()
             await self._wait_for_tasks(_CANCEL_GRACE)
@@ -334,6 +367,9 @@ class JobWorker:
     async def _keep_house(self) -> None:
         while True:
             self._parts.leases.beat()
+            if self._ahead and asyncio.get_running_loop().time() - self._ahead_since > _HOUSEKEEPING:
+                self._run_time = 1.0
+                self._give_back_ahead()
             self._parts.observer.slots(len(self._runs), self._options.concurrency)
             await asyncio.sleep(_HOUSEKEEPING)
 

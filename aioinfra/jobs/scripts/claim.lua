@@ -33,10 +33,9 @@ local lease, prefix, free, look = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(
 local lease_end = string.format('%.0f', now + tonumber(lease))
 local aborts = ARGV[7] == '1' and redis.call('ZCARD', 'arq:abort') > 0
 local claims, sizes, wrong, next_due, count = {}, {}, {}, -1, 0
-local left_behind, looked, exhausted, taken = {}, {}, {}, {}
+local left_behind, looked, exhausted, taken, moved = {}, {}, {}, {}, {}
 
-local function hand_out(queue, id, score)
-  local payload = redis.call('GET', 'arq:job:' .. id)
+local function hand_out(queue, id, score, payload, tries)
   if not payload and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
     redis.call('ZREM', KEYS[queue], id)
     redis.call('DEL', 'arq:in-progress:' .. id)
@@ -50,13 +49,22 @@ local function hand_out(queue, id, score)
     redis.call('SET', 'aioinfra:claim:' .. id, token .. '|' .. stalls, 'EX', 88400)
   end
   redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', lease)
-  redis.call('ZADD', KEYS[queue], 'XX', lease_end, id)
-  local attempt = tonumber(redis.call('GET', 'arq:retry:' .. id) or 0) + 1
+  moved[#moved + 1] = lease_end
+  moved[#moved + 1] = id
+  local attempt = tonumber(tries or 0) + 1
   local aborted = aborts and redis.call('ZREM', 'arq:abort', id) or 0
   local at = #claims
   claims[at + 1], claims[at + 2], claims[at + 3], claims[at + 4] = queue, id, score, attempt
   claims[at + 5], claims[at + 6], claims[at + 7], claims[at + 8] = stalls, aborted, token, payload
   return true
+end
+
+-- Scores move a page at a time: one call instead of one a job. The next page is read after it.
+local function move(queue)
+  for at = 1, #moved, 1000 do
+    redis.call('ZADD', KEYS[queue], 'XX', unpack(moved, at, math.min(at + 999, #moved)))
+  end
+  moved = {}
 end
 
 local function take(queue, want)
@@ -91,12 +99,14 @@ local function take(queue, want)
         break
       end
       looked[queue] = looked[queue] + 1
-      if redis.call('EXISTS', 'arq:in-progress:' .. id) == 1 then
+      local job = redis.call('MGET', 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id)
+      if job[1] then
         left_behind[queue] = left_behind[queue] + 1
-      elseif hand_out(queue, id, page[at + 1]) then
+      elseif hand_out(queue, id, page[at + 1], job[2], job[3]) then
         got = got + 1
       end
     end
+    move(queue)
   end
   taken[queue] = taken[queue] + got
   free = free - got

@@ -49,7 +49,19 @@ local function bury(queue, id, payload, record)
   end
 end
 
-local statuses = {}
+-- Deletions are collected and made in few calls at the end: a call costs more than what it does.
+local gone, members, statuses = {}, {}, {}
+
+local function forget(queue, id)
+  local list = members[queue]
+  if not list then
+    list = {}
+    members[queue] = list
+  end
+  list[#list + 1] = id
+end
+
+
 for at = 5, #ARGV, 9 do
   local queue, id, token, action = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local number = tonumber(ARGV[at + 6])
@@ -60,10 +72,11 @@ for at = 5, #ARGV, 9 do
     statuses[#statuses + 1] = 'f'
   else
     statuses[#statuses + 1] = 'k'
+    gone[#gone + 1] = claim
     if action == 'r' or action == 'l' then
       local due = action == 'r' and now + number or number
       redis.call('ZADD', queue, 'XX', string.format('%.0f', due), id)
-      redis.call('DEL', claim, held)
+      gone[#gone + 1] = held
       if action == 'r' then
         redis.call('SET', 'arq:retry:' .. id, ARGV[at + 5], 'EX', 88400)
       end
@@ -78,12 +91,13 @@ for at = 5, #ARGV, 9 do
         redis.call('SET', 'arq:result:' .. id, ARGV[at + 4])
       end
       if action == 'd' and number > 0 then
-        redis.call('DEL', job, 'arq:retry:' .. id, claim)
         redis.call('PEXPIRE', held, ARGV[at + 6])
       else
-        redis.call('DEL', job, 'arq:retry:' .. id, claim, held)
+        gone[#gone + 1] = held
       end
-      redis.call('ZREM', queue, id)
+      gone[#gone + 1] = job
+      gone[#gone + 1] = 'arq:retry:' .. id
+      forget(queue, id)
       if aborts then
         redis.call('ZREM', 'arq:abort', id)
       end
@@ -92,6 +106,12 @@ for at = 5, #ARGV, 9 do
       redis.call('PUBLISH', ARGV[at + 7], id)
     end
   end
+end
+for at = 1, #gone, 1000 do
+  redis.call('DEL', unpack(gone, at, math.min(at + 999, #gone)))
+end
+for queue, list in pairs(members) do
+  redis.call('ZREM', queue, unpack(list))
 end
 local reply = table.concat(statuses)
 redis.call('SET', KEYS[1], nonce .. ':' .. reply, 'EX', 86400)
