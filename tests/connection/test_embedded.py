@@ -380,15 +380,15 @@ def test_a_cut_tail_of_the_append_only_file_costs_only_what_was_cut(state_dir: P
 
 
 def test_starting_waits_until_the_data_is_loaded(state_dir: Path) -> None:
-    fill_and_leave(state_dir, 6_000)
-    slow = {"key-load-delay": "50"}  # a test aid of the server: microseconds a key, 0.6 s in all and more
+    fill_and_leave(state_dir, 9_000)
+    slow = {"key-load-delay": "50"}  # a test aid of the server: microseconds a key, 1 s in all
     with pytest.raises(EmbeddedServerError, match=r"within 0.7 s: it is still loading its data"):
         start(state_dir, config=slow, start_timeout=0.7)
     assert wait_until(lambda: not processes_of(state_dir), 2.0)
     began = time.monotonic()
     with start(state_dir, config=slow) as server, redis.Redis.from_url(server.url) as client:
         assert time.monotonic() - began > 0.7
-        assert client.dbsize() == 6_000
+        assert client.dbsize() == 9_000
 
 
 def test_a_server_that_cannot_start_is_explained_without_its_secrets(state_dir: Path) -> None:
