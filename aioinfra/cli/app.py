@@ -1,0 +1,33 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+import typer
+
+from aioinfra import __version__
+from aioinfra.cli.demo.command import demo
+from aioinfra.cli.worker import worker
+
+app = typer.Typer(
+    name="aioinfra",
+    help="Cache, jobs, metrics and logs for asyncio services.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold secrets
+)
+app.command()(demo)
+app.command()(worker)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(  # noqa: ARG001 - typer calls the callback and stops there
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Cache, jobs, metrics and logs for asyncio services."""

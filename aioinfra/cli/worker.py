@@ -1,0 +1,80 @@
+"""``aioinfra worker``: run a service's tasks, or an arq application's settings, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from aioinfra.service import Service
+
+
+def worker(
+    target: Annotated[
+        str, typer.Argument(help="package.module:service, or an arq settings class: package.module.WorkerSettings")
+    ],
+    queues: Annotated[
+        str | None, typer.Option(help="Serve only these: names with commas, a weight after '=': email=3,reports=5")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Jobs that run at once (service targets).")] = 100,
+    lease: Annotated[
+        float, typer.Option(min=0.5, help="Seconds after which a killed worker's jobs run elsewhere.")
+    ] = 15.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get on SIGTERM.")] = 15.0,
+    burst: Annotated[bool, typer.Option(help="Stop when the queues are empty.")] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port of the loopback.")
+    ] = None,
+) -> None:
+    """Run jobs until SIGTERM or Ctrl-C: claims stop, running jobs get their grace, the rest is given back."""
+    from aioinfra.cli.target import load_target
+    from aioinfra.errors import AioinfraError
+    from aioinfra.service import Service, WorkerSetup
+
+    try:
+        found = load_target(target)
+        if isinstance(found, Service):
+            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst, metrics_port)
+            asyncio.run(_run_service(found, setup))
+        else:
+            asyncio.run(_run_arq(found, lease=lease, burst=burst))
+    except AioinfraError as error:
+        typer.echo(f"aioinfra worker: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+async def _run_service(service: Service, setup: Any) -> None:
+    async with service:
+        await service.run_worker(setup)
+
+
+async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
+    from aioinfra.jobs.arq import EngineOptions, worker_from_settings
+    from aioinfra.jobs.lease import LeaseOptions
+
+    overrides = {"burst": True} if burst else {}
+    arq_worker = worker_from_settings(settings, engine=EngineOptions(lease=LeaseOptions(lease)), **overrides)
+    try:
+        await arq_worker.async_run()
+    except asyncio.CancelledError:
+        # arq's way to stop: its signal handler cancels the main task.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+    finally:
+        await arq_worker.close()
+
+
+def _weights(text: str | None) -> dict[str, int] | None:
+    """``a=3,b`` as {a: 3, b: 1}. Raises typer.BadParameter."""
+    if text is None:
+        return None
+    weights: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        if not name or not (weight or "1").isdigit() or int(weight or "1") < 1:
+            raise typer.BadParameter("must be names with commas, a weight of at least 1 after '='", param_hint="--queues")
+        weights[name] = int(weight or "1")
+    return weights
