@@ -26,7 +26,10 @@ from typing import Any, Final
 
 MASK: Final = "[redacted]"
 
-_PLAIN, _SECRET, _URL = 0, 1, 2
+_PLAIN: Final = 0
+_SECRET: Final = 1
+_URL: Final = 2
+_TRUSTED: Final = 3
 
 # fmt: off
 _SECRET_WORDS: Final = frozenset({
@@ -79,7 +82,8 @@ class RedactOptions:
         scan_values: also look into every text for Authorization values, URL credentials, ``key=value``
             with a secret key, and payment card numbers.
         more_words: further words that make a key secret, lower case.
-        trusted: keys whose values are never looked at; for what the program itself put there.
+        trusted: keys whose values are not looked at on the outermost level of a mapping; for what the
+            program itself put there.
         max_text: characters kept of one text.
         max_depth: nested containers entered.
         max_items: members looked at in one nested value; what lies beyond is cut.
@@ -96,11 +100,10 @@ class RedactOptions:
 class Redactor:
     """Applies one policy. Safe to share between threads; holds nothing but decisions about keys."""
 
-    __slots__ = ("_policy", "_trusted")
+    __slots__ = ("_policy",)
 
     def __init__(self, options: RedactOptions = RedactOptions()) -> None:
         self._policy = _Policy(options)
-        self._trusted = options.trusted
 
     def is_secret(self, key: str) -> bool:
         """Whether a value under this key is masked."""
@@ -111,17 +114,18 @@ class Redactor:
 
         O(members). About 0.1 microseconds for a key seen before with a plain value.
         """
-        policy, trusted = self._policy, self._trusted
+        policy = self._policy
         decisions, unscanned = policy.decisions, policy.unscanned
         changed: dict[str, Any] | None = None
         for key, value in values.items():
-            if key in trusted:
-                continue
             decision = decisions.get(key)
             if decision is None:
                 decision = policy.decide(key)
             kind = type(value)
-            if not decision and (kind in _SCALARS or (kind is str and len(value) <= unscanned)):
+            if decision == _PLAIN:
+                if (kind is str and len(value) <= unscanned) or kind in _SCALARS:
+                    continue
+            elif decision == _TRUSTED:
                 continue
             safe = (
                 MASK if decision == _SECRET and kind is str else policy.member(decision, value, _Walk(policy))
@@ -163,10 +167,10 @@ class _Policy:
         self.unscanned = -1 if options.scan_values else options.max_text
 
     def decide(self, key: object) -> int:
-        """_PLAIN, _SECRET or _URL; remembered for keys of sane length."""
+        """What holds for a key; remembered for keys of sane length."""
         if not isinstance(key, str):
             return _PLAIN
-        decision = self._classify(key)
+        decision = _TRUSTED if key in self.options.trusted else self._classify(key)
         if len(self.decisions) >= self._MAX_DECISIONS:
             self.decisions.clear()
         if len(key) <= _KEY_CHARACTERS:
