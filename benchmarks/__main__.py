@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -57,10 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser().error(f"no benchmark is called {', '.join(unknown)}")
     server = ServerOptions(options.server, options.transport)
     plan = Plan(options.quick, options.rounds, options.size, tuple(options.only), server)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = Console(width=None if sys.stdout.isatty() else 220)
     for name in names:
         try:
+            load = round(os.getloadavg()[0], 2)  # before the benchmark adds its own
             answer = asyncio.run(BENCHMARKS[name](plan))
+            answer.header["load_at_start"] = load
             path = publish(answer, options.json, ".quick" if plan.quick else "", console)
         except BenchmarkError as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -166,7 +166,6 @@ def header(
     return {
         "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cpu": f"{os.cpu_count()} x {processor()}",
-        "load_at_start": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "server": f"{server_version} over {transport}",
@@ -212,7 +211,7 @@ def as_text(answer: Answer) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in top["versions"].items())
     settings = ", ".join(f"{name} {value}" for name, value in top["settings"].items())
     lines = [
-        f"{top['taken']}; {top['cpu']}; {top['system']}; load {top['load_at_start']}",
+        f"{top['taken']}; {top['cpu']}; {top['system']}; load at start {top['load_at_start']}",
         f"Python {top['python']}; {top['server']}; {versions}",
         f"{settings}; medians [lowest-highest round]",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.peers import Peer
 from benchmarks.server import ServerOptions
 
@@ -28,7 +29,14 @@ class Plan:
         return self.size or (quick if self.quick else full)
 
     def chosen(self, peers: Sequence[Peer]) -> tuple[Peer, ...]:
-        """The contestants that take part."""
+        """The contestants that take part.
+
+        Raises:
+            BenchmarkError: none does.
+        """
         if not self.only:
             return tuple(peers)
-        return tuple(peer for peer in peers if any(part in peer.name for part in self.only))
+        found = tuple(peer for peer in peers if any(part in peer.name for part in self.only))
+        if not found:
+            raise BenchmarkError(f"no contestant's name contains {' or '.join(self.only)}")
+        return found

@@ -34,10 +34,17 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServerUsage:
-    """What the server has done so far; subtract two of them. ``cpu`` in seconds, user and system."""
+    """What the server has done so far; subtract two of them.
+
+    Attributes:
+        cpu: seconds, user and system.
+        commands: executed, those within scripts too.
+        lookups: keys that were read.
+    """
 
     cpu: float
     commands: int
+    lookups: int
 
 
 def binary_of(kind: str) -> str:
@@ -99,14 +106,14 @@ class BenchServer:
 
     def usage(self) -> ServerUsage:
         """CPU and commands so far. One INFO, which is not counted."""
-        info = self._info("cpu", "commandstats")
+        info = self._info("cpu", "stats", "commandstats")
         cpu = info["used_cpu_user"] + info["used_cpu_sys"]
         calls = sum(
             stats["calls"]
             for name, stats in info.items()
             if name.startswith("cmdstat_") and name != "cmdstat_info"
         )
-        return ServerUsage(cpu, calls)
+        return ServerUsage(cpu, calls, info["keyspace_hits"] + info["keyspace_misses"])
 
     def _info(self, *sections: str) -> dict[str, Any]:
         info: dict[str, Any] = self._client.info(*sections)  # type: ignore[arg-type,assignment]  # redis-py's types

@@ -1,0 +1,27 @@
+"""aioinfra's CacheManager as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aioinfra import CacheManager
+
+
+class Cache:
+    """Every setting at its default."""
+
+    def __init__(self, url: str) -> None:
+        self._cache = CacheManager(url)
+
+    async def open(self) -> None:
+        await self._cache.initialize()
+
+    async def store(self, values: Mapping[str, Any]) -> None:
+        await self._cache.mset(values, ttl=3600)
+
+    async def get(self, key: str) -> Any:
+        return await self._cache.get(key)
+
+    async def close(self) -> None:
+        await self._cache.close()
