@@ -1,0 +1,124 @@
+"""Third-party loggers: records of the standard library enter the same pipeline, each once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aioinfra.logs.levels import LABELS, LevelRules
+from aioinfra.logs.pipeline import EVENT, ORIGIN, Pipeline
+
+# What a record has by itself; formatters of other handlers add the last two. The rest came as `extra`.
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class PipelineHandler(logging.Handler):
+    """Feeds records into a pipeline.
+
+    Takes no handler lock: the pipeline needs none, and a lock here would make every thread wait for one.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(logging.NOTSET)
+        self._pipeline = pipeline
+
+    def createLock(self) -> None:  # noqa: N802 - overrides the standard library's name
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take one record; never raises."""
+        if not self.filter(record):
+            return False
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Run the record through the pipeline."""
+        event: dict[str, Any] = {}
+        values = vars(record)
+        for name in values.keys() - _OWN:
+            event[str(name)] = values[name]
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        if record.stack_info:
+            event["stack"] = record.stack_info
+        label = LABELS.get(record.levelno, record.levelname)
+        event[EVENT] = _message(record)
+        event[ORIGIN] = (
+            record.created,
+            label,
+            record.name,
+            record.pathname,
+            record.funcName or "<unknown>",
+            record.lineno,
+        )
+        self._pipeline.run(record, label, record.levelno, event)
+
+
+@dataclass(slots=True)
+class Adoption:
+    """What was changed in the standard library's loggers, so that it can be put back."""
+
+    handler: PipelineHandler
+    removed: list[tuple[logging.Logger, logging.Handler]] = field(default_factory=list)
+    opened: list[logging.Logger] = field(default_factory=list)
+    levels: dict[str, int] = field(default_factory=dict)
+
+    def undo(self) -> None:
+        """Put handlers, propagation and levels back."""
+        logging.getLogger().removeHandler(self.handler)
+        for logger, handler in self.removed:
+            logger.addHandler(handler)
+        for logger in self.opened:
+            logger.propagate = False
+        for name, level in self.levels.items():
+            logging.getLogger(name).setLevel(level)
+        self.removed.clear()
+        self.opened.clear()
+        self.levels.clear()
+
+
+def adopt(adoption: Adoption, rules: LevelRules) -> None:
+    """Send the records of all loggers into the pipeline; call it again to catch loggers configured since.
+
+    The handler goes to the root logger. Handlers that write to the console (plain StreamHandlers on stdout or
+    stderr, as uvicorn and `logging.basicConfig` install) are taken off, since their lines would appear twice,
+    and a logger that lost its own is opened towards the root. Handlers to files or services stay.
+    """
+    root = logging.getLogger()
+    if adoption.handler not in root.handlers:
+        root.addHandler(adoption.handler)
+    for logger in _loggers():
+        on_console = [handler for handler in logger.handlers if _writes_to_console(handler)]
+        for handler in on_console:
+            logger.removeHandler(handler)
+            adoption.removed.append((logger, handler))
+        if on_console and logger is not root and not logger.propagate:
+            logger.propagate = True
+            adoption.opened.append(logger)
+    for name, level in {"": rules.default, **rules.rules}.items():
+        logger = logging.getLogger(name)
+        adoption.levels.setdefault(name, logger.level)
+        logger.setLevel(level)
+
+
+def _loggers() -> Iterator[logging.Logger]:
+    yield logging.getLogger()
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):  # else a placeholder for a name in between
+            yield logger
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return type(handler) is logging.StreamHandler and any(handler.stream is stream for stream in console)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - a wrong format string must not lose the line
+        return f"{record.msg!s} (not formatted: {type(error).__name__})"
