@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import ssl
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from aioinfra.connection.address import Address
-from aioinfra.connection.translate import open_error
+from aioinfra.connection.opener import Opener
 from aioinfra.connection.wire import Call, Wire
 from aioinfra.errors import DeadlineExceeded, InvalidArgument, PoolExhausted, StoreError, StoreUnavailable
 
@@ -68,17 +66,15 @@ class PoolFigures:
 class Dispatcher:
     """The connections of one address on one loop. Not thread-safe; owned by a RedisClient."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, options: PoolOptions) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, opener: Opener, options: PoolOptions) -> None:
         self.loop = loop
-        self._address = address
+        self._opener = opener
         self._options = options
         self._wires: set[Wire] = set()
         self._idle: list[Wire] = []
         self._queue: deque[Call] = deque()
         self._queue_timer: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
-        self._tls: ssl.SSLContext | None = None
-        self._tls_lock = asyncio.Lock()
         self._quiet: asyncio.Future[None] | None = None
 
     def figures(self) -> PoolFigures:
@@ -150,7 +146,7 @@ class Dispatcher:
     def _no_connection(self, seconds: float) -> StoreUnavailable:
         if self._opening:
             return DeadlineExceeded(
-                f"{self._address.location}: not connected within {seconds:g} s", sent=False
+                f"{self._opener.location}: not connected within {seconds:g} s", sent=False
             )
         limit = self._options.max_connections
         return PoolExhausted(f"none of {limit} connections became free within {seconds:g} s", sent=False)
@@ -173,10 +169,9 @@ class Dispatcher:
 
     async def _open(self) -> None:
         try:
-            async with asyncio.timeout(self._options.connect_timeout):
-                wire = await self._greeted()
-        except Exception as error:  # noqa: BLE001 - a caller waits for it, whatever it is (a host name that IDNA refuses)
-            self._refuse(open_error(error, self._address.location))
+            wire = await self._opener.open(Wire, self._options.connect_timeout)
+        except StoreError as error:
+            self._refuse(error)
             return
         wire.owner = self
         self._wires.add(wire)
@@ -187,30 +182,6 @@ class Dispatcher:
         call = self._next_call()
         if call is not None:
             call.fail(error)
-
-    async def _greeted(self) -> Wire:
-        tls = await self._tls_context()
-        _, wire = await self._address.open(lambda: Wire(self.loop), tls)
-        try:
-            greeting = self._address.greeting()
-            replies = await wire.ask(greeting, self._options.connect_timeout) if greeting else []
-            for reply in replies:
-                if isinstance(reply, StoreError):
-                    raise reply
-            if not wire.usable:
-                raise StoreUnavailable("closed by the server")
-        except BaseException:
-            wire.abort()
-            raise
-        return wire
-
-    async def _tls_context(self) -> ssl.SSLContext | None:
-        if self._address.tls is None:
-            return None
-        async with self._tls_lock:
-            if self._tls is None:  # reads the certificate store: tens of milliseconds
-                self._tls = await asyncio.to_thread(self._address.tls_context)
-            return self._tls
 
     # Closing
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from aioinfra.connection.address import parse_address
 from aioinfra.connection.dispatch import DEFAULT_OPTIONS, Dispatcher, PoolFigures, PoolOptions, check_seconds
+from aioinfra.connection.opener import Opener, WireT
 from aioinfra.connection.script import Script
 from aioinfra.connection.translate import ReplyError, translate
 from aioinfra.connection.wire import Argument, Call, pack
@@ -45,6 +46,7 @@ class RedisClient:
 
     def __init__(self, url: str, options: PoolOptions = DEFAULT_OPTIONS) -> None:
         self._address = parse_address(url)
+        self._opener = Opener(self._address)
         self._options = options
         self._dispatcher: Dispatcher | None = None
         self._raw: redis.asyncio.Redis | None = None
@@ -184,6 +186,15 @@ class RedisClient:
 
     # Connections of one's own
 
+    async def open_wire(self, make: Callable[[asyncio.AbstractEventLoop], WireT]) -> WireT:
+        """A greeted connection outside the pool. The caller closes it.
+
+        Raises:
+            StoreError: not connected within ``connect_timeout``.
+        """
+        self._bound()
+        return await self._opener.open(make, self._options.connect_timeout)
+
     def new_connection(self) -> AbstractConnection:
         """A redis-py connection outside the pool, not yet connected; RESP2, bytes. The caller closes it."""
         kind, arguments = self._address.async_connection()
@@ -217,7 +228,7 @@ class RedisClient:
             raise WrongEventLoop(
                 f"the client of {self.location} belongs to another event loop: make one client per loop"
             )
-        self._dispatcher = Dispatcher(loop, self._address, self._options)
+        self._dispatcher = Dispatcher(loop, self._opener, self._options)
         return self._dispatcher
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ Protocol: RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -167,6 +167,11 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def send(self, command: Sequence[Argument]) -> None:
+        """Write a command whose answer is not awaited as a call."""
+        if self._transport is not None:
+            self._transport.write(pack_any(command))
+
     def close(self) -> None:
         """Close a free connection."""
         if self._transport is not None:
@@ -222,3 +227,25 @@ class Wire(asyncio.Protocol):
             self.closed.set_result(None)
         if self.owner is not None:
             self.owner.lost(self)
+
+
+class PushWire(Wire):
+    """A connection that also listens: what no call asked for goes to ``on_push``, in order and at once."""
+
+    __slots__ = ("on_push",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.on_push: Callable[[Any], None] | None = None  # until then a push is out of step
+
+    def _read(self) -> None:
+        reader = self._reader
+        while (reply := reader.gets()) is not _INCOMPLETE:
+            if self._call is not None:
+                if self._call.take(reply):
+                    self._call = None
+            elif self.on_push is not None:
+                self.on_push(reply)
+            else:
+                self.abort()
+                return

@@ -354,9 +354,16 @@ async def test_a_call_that_waits_for_a_connection_is_withdrawn(
 
 async def test_a_longer_reply_timeout_lets_a_command_block(redis_url: str, prefix: str) -> None:
     async with RedisClient(redis_url, PoolOptions(socket_timeout=0.1)) as client:
-        assert await client.execute("BLPOP", prefix + "q", 0.3, reply_timeout=2.0) is None
+        assert await client.execute("BLPOP", prefix + "q", 0.2, reply_timeout=2.0) is None
         with pytest.raises(DeadlineExceeded):
             await client.execute("BLPOP", prefix + "q", 1)
+
+
+async def test_the_timeout_counts_for_each_reply_of_a_pipeline(redis_url: str, prefix: str) -> None:
+    async with RedisClient(redis_url, PoolOptions(socket_timeout=0.6)) as client:
+        assert await client.pipeline([("BLPOP", prefix + "q", 0.3)] * 3) == [None] * 3
+        with pytest.raises(DeadlineExceeded):
+            await client.pipeline([("PING",), ("BLPOP", prefix + "q", 1)])
 
 
 class CancelAtSuspension:
@@ -442,7 +449,7 @@ async def answers_right(client: RedisClient) -> None:
 # Faults
 
 
-async def test_nobody_listens(tmp_path: Any) -> None:
+async def test_nobody_listens(tmp_path: Path) -> None:
     for url in (f"unix://{tmp_path}/none", "redis://127.0.0.1:1"):
         async with RedisClient(url) as client, within(1.0):
             with pytest.raises(StoreUnavailable) as caught:
@@ -468,7 +475,22 @@ async def test_after_a_restart_the_first_call_works(own_server: OwnServerFactory
         await asyncio.gather(*[client.ping() for _ in range(20)])
         server.restart()
         await until(lambda: client.figures().size == 0)
+        assert client.figures() == PoolFigures(0, 0, 0, 50)
         assert await client.execute("ECHO", "x") == b"x"
+
+
+async def test_who_waits_for_a_killed_connection_gets_a_new_one(
+    redis_url: str, other: RedisClient, prefix: str
+) -> None:
+    async with RedisClient(redis_url, PoolOptions(max_connections=1)) as client:
+        victim = await connection_id(client)
+        holder = asyncio.create_task(client.execute("BLPOP", prefix + "q", 1))
+        waiter = asyncio.create_task(client.execute("ECHO", "x"))
+        await until(lambda: client.figures().in_use == 1)
+        await other.execute("CLIENT", "KILL", "ID", victim)
+        assert await waiter == b"x"
+        with pytest.raises(StoreUnavailable):
+            await holder
 
 
 @pytest.mark.parametrize("greeting", ["", "?client_name=greeted"], ids=["silent", "greeting"])
@@ -483,7 +505,7 @@ async def test_a_hung_server_costs_every_caller_one_timeout(
             answers = await asyncio.gather(*[client.ping() for _ in range(100)], return_exceptions=True)
         assert all(isinstance(answer, StoreUnavailable) for answer in answers)
         server.continue_process()
-        await until(lambda: client.figures().size == 0)
+        await until(lambda: client.figures().in_use == 0)
         assert await client.execute("ECHO", "x") == b"x"
 
 
@@ -502,23 +524,31 @@ async def test_no_free_connection_is_a_bounded_wait(redis_url: str, other: Redis
         await holders[1]
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+OK\r\n", b""])
-async def test_a_peer_that_speaks_something_else(tmp_path: Any, garbage: bytes) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.write(garbage)
-        await writer.drain()
+@asynccontextmanager
+async def peer(path: str, answer: bytes) -> AsyncIterator[RedisClient]:
+    """A client of a server that answers everything with the same bytes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            writer.write(answer)
         writer.close()
 
-    path = f"{tmp_path}/s"
-    async with await asyncio.start_unix_server(answer, path), RedisClient(f"unix://{path}") as client:
+    async with await asyncio.start_unix_server(serve, path), RedisClient(f"unix://{path}") as client:
+        yield client
+
+
+async def test_a_peer_that_speaks_something_else(tmp_path: Path) -> None:
+    async with peer(f"{tmp_path}/s", b"HTTP/1.1 400 Bad Request\r\n\r\n") as client:
         for _ in range(3):
-            if garbage.startswith(b"+OK"):  # in step once, then not trusted again
-                assert await client.execute("PING") == b"OK"
-            else:
-                with pytest.raises(StoreUnavailable):
-                    await client.ping()
+            with pytest.raises(StoreUnavailable, match="does not speak"):
+                await client.ping()
             await until(lambda: client.figures().size == 0)
+
+
+async def test_a_connection_with_a_reply_too_many_is_not_used_again(tmp_path: Path) -> None:
+    async with peer(f"{tmp_path}/s", b"+OK\r\n+OK\r\n") as client:
+        assert await client.execute("PING") == b"OK"
+        await until(lambda: client.figures().size == 0)
 
 
 # Credentials
