@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic, time
 from typing import Protocol
 
 
@@ -29,8 +29,8 @@ class SystemClock:
     __slots__ = ()
 
     # Bound directly: a TTL check on the cache's hot path pays for no extra call.
-    time = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time)
+    monotonic = staticmethod(monotonic)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
