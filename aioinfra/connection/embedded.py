@@ -54,9 +54,12 @@ _OWN_CONFIG: Final = frozenset(
         "unixsocketperm",
     }
 )
+_DAMAGED: Final = (
+    "it cannot read its append-only file, which is damaged or of another server's format and was left as it is: "
+    "mend it, or move the data directory away"
+)
 _REASONS: Final = (
-    (b"reading the append only file", "its append-only file is damaged and was left as it is: move it away"),
-    (b"Can't handle RDB format version", "its data was written by a newer server"),
+    (b"reading the append only file", _DAMAGED),
     (b"FATAL CONFIG FILE ERROR", "it does not accept its configuration"),
     (b"bind: Address already in use", "its TCP port is taken"),
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from conftest import free_port
+from conftest import OwnServerFactory, free_port
 
 from aioinfra.connection.embedded import (
     EmbeddedOptions,
@@ -27,6 +27,7 @@ from aioinfra.connection.embedded import (
     start_embedded,
     start_embedded_async,
 )
+from aioinfra.connection.file_lock import FileLock
 from aioinfra.errors import EmbeddedServerError, InvalidArgument
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,8 +38,12 @@ import os, sys
 from aioinfra.connection.embedded import EmbeddedOptions, start_embedded
 server = start_embedded(EmbeddedOptions(state_dir=sys.argv[1]))
 print(server.url, flush=True)
-if sys.argv[2:] == ["fork"] and (child := os.fork()):
-    print(child, flush=True)
+if sys.argv[2:] == ["fork"]:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    else:
+        server.close()  # as an exit handler of the parent's may do: not the child's to close
 sys.stdin.read()
 """
 
@@ -99,15 +104,23 @@ class User:
         self.process.communicate()
 
 
-@pytest.fixture
-def state_dir(tmp_path: Path) -> Iterator[Path]:
-    """A state directory; whatever still runs on it afterwards is ended, and then fails the test."""
-    path = tmp_path / "state"
-    yield path
-    gone = wait_until(lambda: not processes_of(path), 2.0)
-    for process in processes_of(path):
+@pytest.fixture(scope="module")
+def state_dirs() -> Iterator[list[Path]]:
+    """Every state directory of this file; whatever still runs on one in the end is ended, and is a failure."""
+    paths: list[Path] = []
+    yield paths
+    wait_until(lambda: not processes_of(*paths), 2.0)
+    left = processes_of(*paths)
+    for process in left:
         process.kill()
-    assert gone, "the server or its guardian outlived the test"
+    assert not left, "a server or guardian outlived its test"
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, state_dirs: list[Path]) -> Path:
+    """A directory for the server of one test."""
+    state_dirs.append(tmp_path / "state")
+    return tmp_path / "state"
 
 
 @pytest.fixture
@@ -117,12 +130,15 @@ def short_dir() -> Iterator[Path]:
         yield Path(path)
 
 
-def processes_of(state_dir: Path) -> list[psutil.Process]:
-    """The guardians and servers of a state directory: they work in it, or write its data."""
+def processes_of(*state_dirs: Path) -> list[psutil.Process]:
+    """The guardians and servers of state directories: they work in them."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(state_dir):
+            at = Path(process.cwd())
+            if process.status() != psutil.STATUS_ZOMBIE and any(
+                at.is_relative_to(path) for path in state_dirs
+            ):
                 found.append(process)
         except psutil.Error:
             continue
@@ -253,6 +269,57 @@ def test_a_killed_guardian_takes_its_server_along_and_the_next_user_finds_the_da
             assert pid_of(again.url) == new_pid
 
 
+def test_crashes_of_a_server_that_works_in_between_never_add_up(state_dir: Path) -> None:
+    with start(state_dir) as server:
+        for _ in range(6):
+            time.sleep(0.05)  # as long as the guardian needs to see that it works
+            os.kill(pid_of(server.url), signal.SIGSEGV)
+            assert wait_until(lambda: answers(server.url), 1.0)
+
+
+def test_nobody_writes_the_data_while_an_old_server_still_may(state_dir: Path) -> None:
+    with start(state_dir) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
+        pid = pid_of(server.url)
+        guardian = psutil.Process(pid).ppid()
+        os.kill(pid, signal.SIGSTOP)
+        os.kill(guardian, signal.SIGKILL)
+        assert wait_until(lambda: ended(guardian), 1.0)
+        with pytest.raises(EmbeddedServerError, match="nothing listens"):
+            start(state_dir, start_timeout=0.7)
+        os.kill(pid, signal.SIGCONT)
+        with start(state_dir) as again, redis.Redis.from_url(again.url) as client:
+            assert client.get("key") == b"value"
+            assert ended(pid)
+
+
+def test_the_server_is_not_stopped_while_somebody_is_about_to_join(state_dir: Path) -> None:
+    joining = FileLock(state_dir / "start.lock")
+    with start(state_dir) as server:
+        assert joining.try_acquire()
+    time.sleep(0.5)  # longer than the guardian takes to notice a missing user
+    assert answers(server.url)
+    joining.release()
+    assert wait_until(lambda: not answers(server.url), 2.0)
+
+
+def test_a_guardian_asked_to_end_stops_its_server_in_order(state_dir: Path) -> None:
+    with start(state_dir) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
+        guardian = psutil.Process(pid_of(server.url)).ppid()
+        os.kill(guardian, signal.SIGTERM)
+        assert wait_until(lambda: not processes_of(state_dir), 2.0)
+        with start(state_dir) as again, redis.Redis.from_url(again.url) as client:
+            assert client.get("key") == b"value"
+
+
+def test_a_taken_port_is_named_as_the_reason(state_dir: Path, own_server: OwnServerFactory) -> None:
+    with pytest.raises(EmbeddedServerError, match="its TCP port is taken"):
+        start(state_dir, port=own_server(tcp=True).port)
+
+
 def test_churn_loses_nothing_and_leaves_nothing(state_dir: Path) -> None:
     draw = random.Random(20)
     rounds, crowd_size = 4, 12
@@ -282,6 +349,8 @@ def test_the_child_of_a_fork_does_not_keep_the_server(state_dir: Path) -> None:
     parent = User(state_dir, "fork")
     child = int(parent.line())
     pid = pid_of(parent.url)
+    time.sleep(0.5)  # longer than the guardian takes to notice a missing user
+    assert pid_of(parent.url) == pid
     parent.process.kill()
     parent.process.wait()
     try:
@@ -318,7 +387,7 @@ async def test_a_cancelled_async_start_leaves_no_user_behind(state_dir: Path) ->
     with pytest.raises(asyncio.CancelledError):
         await starting
     # The thread goes on: a server comes up, and goes again.
-    assert await asyncio.to_thread(wait_until, (state_dir / "server.log").exists, 2.0)
+    assert await asyncio.to_thread(wait_until, lambda: bool(processes_of(state_dir)), 2.0)
     assert await asyncio.to_thread(wait_until, lambda: not processes_of(state_dir), 5.0)
 
 
@@ -361,7 +430,9 @@ def test_a_damaged_append_only_file_is_kept_and_refused(state_dir: Path) -> None
     damaged[command] = 0xFF  # a flipped byte inside a value would go unnoticed: the file has no checksums
     aof_of(state_dir).write_bytes(damaged)
     began = time.monotonic()
-    with pytest.raises(EmbeddedServerError, match="append-only file is damaged") as refused:
+    with pytest.raises(
+        EmbeddedServerError, match="cannot read its append-only file, which is damaged"
+    ) as refused:
         start(state_dir)
     assert time.monotonic() - began < 5
     assert str(state_dir / "server.log") in str(refused.value)
@@ -477,6 +548,7 @@ WITHOUT_WHEEL = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from aioinfra.connection.embedded import EmbeddedOptions, start_embedded
+from aioinfra.connection.file_lock import FileLock
 from aioinfra.errors import EmbeddedServerError
 try:
     server = start_embedded(EmbeddedOptions(state_dir=sys.argv[2], allow_path=sys.argv[3] == "allow"))
