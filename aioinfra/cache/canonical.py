@@ -1,0 +1,112 @@
+"""The canonical text of an argument: equal text exactly for arguments that mean the same, in every process.
+
+Each type writes itself so that no two different values share a text: 1, True, 1.0 and "1" differ. Types
+without a known form are refused instead of falling back to repr, which would put an address into the key and
+so make every call a miss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any, Final
+from uuid import UUID
+
+from aioinfra.errors import InvalidArgument
+
+_BY_REPR: Final = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, UUID, Decimal, timedelta, range}
+)
+
+
+def canonical(value: Any, argument: str) -> str:
+    """The canonical text of one argument.
+
+    Known are None, numbers, text, bytes, dates and times, UUID, Decimal, enums, paths, classes; tuples,
+    lists, sets and mappings of these; dataclasses, msgspec Structs, named tuples and pydantic models of these;
+    and every object with a method ``cache_key()`` that gives one of these.
+
+    Raises:
+        InvalidArgument: naming the parameter ``argument``.
+    """
+    try:
+        return _text(value)
+    except RecursionError:
+        raise InvalidArgument(argument, "is nested too deeply, or contains itself") from None
+    except _NoFormError as error:
+        raise InvalidArgument(
+            argument,
+            f"{error} has no canonical form and so cannot be part of a key: give the class a cache_key() "
+            f"method, or leave the parameter out with ignore=({argument!r},)",
+        ) from None
+
+
+class _NoFormError(Exception):
+    """Carries the name of the type alone."""
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind in _BY_REPR:
+        return repr(value)
+    if hasattr(kind, "cache_key"):
+        return f"{_name(kind)}({_text(value.cache_key())})"
+    for known, write in _WRITERS:
+        if isinstance(value, known):
+            return write(value)
+    fields = ",".join(f"{name}={_text(getattr(value, name))}" for name in _field_names(kind))
+    return f"{_name(kind)}({fields})"
+
+
+def _field_names(kind: type) -> list[str]:
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    for attribute in ("__struct_fields__", "model_fields"):
+        if hasattr(kind, attribute):
+            return list(getattr(kind, attribute))
+    raise _NoFormError(_name(kind))
+
+
+def _mapping(value: Mapping[Any, Any]) -> str:
+    return "{" + ",".join(sorted(f"{_text(key)}:{_text(item)}" for key, item in value.items())) + "}"
+
+
+def _set(value: Any) -> str:
+    return "set(" + ",".join(sorted(map(_text, value))) + ")"
+
+
+def _tuple(value: tuple[Any, ...]) -> str:
+    name = _name(type(value)) if type(value) is not tuple else ""
+    return f"{name}({','.join(map(_text, value))})"
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _base(base: Any) -> Callable[[Any], str]:
+    """For a subclass of a plain type: its class, and the value as the plain type writes it."""
+    return lambda value: f"{_name(type(value))}({base.__repr__(value)})"
+
+
+_WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
+    (enum.Enum, lambda value: f"{_name(type(value))}.{value.name}"),
+    (list, lambda value: f"[{','.join(map(_text, value))}]"),
+    (tuple, _tuple),
+    (Mapping, _mapping),
+    (set, _set),
+    (frozenset, _set),
+    (datetime, lambda value: f"datetime({value.isoformat()},{value.fold})"),
+    (date, lambda value: f"date({value.isoformat()})"),
+    (time, lambda value: f"time({value.isoformat()},{value.fold})"),
+    (PurePath, lambda value: f"path({str(value)!r})"),
+    (type, lambda value: f"<{_name(value)}>"),
+    (int, _base(int)),
+    (float, _base(float)),
+    (str, _base(str)),
+    (bytes, _base(bytes)),
+)

@@ -1,0 +1,247 @@
+"""``@cached``: an async function whose results are read through a cache.
+
+At decoration: the function is checked, its keys are planned and its return annotation is read. At each call:
+find the cache, make the key, read through. The cache is the one given with ``cache=``, else
+``_cache_manager=`` at the call, else the process default.
+
+Methods: ``self`` is part of the key by its canonical form, so a class whose instances differ says how with a
+``cache_key()`` method (or is a dataclass or model), or leaves it out with ``ignore=("self",)``. ``cls`` stands in
+the key by its name. Put ``@cached`` above ``@classmethod`` and ``@staticmethod``; below works too.
+
+The return annotation restores the value's type, and its schema is part of the key: see `codec.schema`. Without
+an annotation the values are the plain types of the serialization.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    get_type_hints,
+    overload,
+)
+
+from aioinfra.cache.keys import KeyPlan, full_key
+from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.read_through import Kind
+from aioinfra.cache.store import Ttl
+from aioinfra.cache.ttl import check_ttl
+from aioinfra.codec.schema import fingerprint
+from aioinfra.errors import InvalidArgument
+from aioinfra.process_default import ProcessDefault
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+CACHE_ARGUMENT: Final = "_cache_manager"
+
+default_cache: ProcessDefault[CacheManager] = ProcessDefault("cache")
+"""The cache of decorated functions that name none. A Service installs its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedOptions:
+    """What `cached` was told; see there."""
+
+    ttl: Ttl = None
+    key_prefix: str = ""
+    namespace: str = ""
+    cache: CacheManager | None = None
+    ignore: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        check_ttl(self.ttl, None)
+        for name in ("key_prefix", "namespace"):
+            value: object = getattr(self, name)
+            if not isinstance(value, str):
+                raise InvalidArgument(name, "must be text")
+            if value:
+                full_key("", value)
+        if isinstance(self.ignore, str):
+            raise InvalidArgument("ignore", "must be a collection of parameter names, not one text")
+
+    def start(self, function: Callable[..., Any]) -> str:
+        """What every key of a function begins with, up to its schema."""
+        parts = [self.namespace, self.key_prefix, f"{function.__module__}.{function.__qualname__}"]
+        return ":".join([part for part in parts if part])
+
+
+class CachedFunction(Generic[P, R]):
+    """An async function read through a cache; call it like the function. Made by `cached`."""
+
+    def __init__(self, function: Callable[P, Coroutine[Any, Any, R]], options: CachedOptions) -> None:
+        _check(function)
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._options = options
+        self._annotation = _return_annotation(function)
+        start = f"{options.start(function)}:{fingerprint(self._annotation)}:"
+        self._plan = KeyPlan(function, start, options.ignore)
+        self._known: tuple[CacheManager | None, Kind | None] = (None, None)
+        if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
+            inspect.markcoroutinefunction(self)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        cache = self._cache(kwargs)
+        key = self._plan.key(args, kwargs)
+        kind = self._kind(cache)
+        return cast(
+            "R", await cache.read_through(key, functools.partial(self._function, *args, **kwargs), kind)
+        )
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function now, whatever is stored, store its result and return it."""
+        cache = self._cache(kwargs)
+        key = self._plan.key(args, kwargs)
+        load = functools.partial(self._function, *args, **kwargs)
+        return cast("R", await cache.read_through(key, load, self._kind(cache), refresh=True))
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result for these arguments; whether there was one. A load under way is not stored."""
+        cache = self._cache(kwargs)
+        return bool(await cache.delete(self._plan.key(args, kwargs)))
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key of a call within the cache's namespace, for ``cache.delete`` and ``cache.exists``."""
+        kwargs.pop(CACHE_ARGUMENT, None)
+        return self._plan.key(args, kwargs)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> BoundCached[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else BoundCached(self, instance)
+
+    def _cache(self, kwargs: dict[str, Any]) -> CacheManager:
+        given = kwargs.pop(CACHE_ARGUMENT, None) if kwargs else None
+        return self._options.cache or given or default_cache.require()
+
+    def _kind(self, cache: CacheManager) -> Kind:
+        """How a cache keeps these results; made once for the cache used last."""
+        known, kind = self._known
+        if known is not cache or kind is None:
+            kind = cache.kind(self._options.ttl, self._annotation)
+            self._known = (cache, kind)
+        return kind
+
+
+class CachedStaticMethod(CachedFunction[P, R]):
+    """What ``@cached`` above ``@staticmethod`` makes."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Self:  # type: ignore[override]  # binds nothing
+        return self
+
+
+class CachedClassMethod(CachedFunction[Concatenate[Any, P], R]):
+    """What ``@cached`` above ``@classmethod`` makes."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> BoundCached[P, R]:  # type: ignore[override]  # binds the class
+        return BoundCached(self, owner if owner is not None else type(instance))
+
+
+class BoundCached(Generic[P, R]):
+    """A cached method of one instance or class: what ``instance.method`` gives."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, function: CachedFunction[Any, R], receiver: Any) -> None:
+        self.__func__ = function
+        self.__self__ = receiver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)  # __name__, __doc__, __wrapped__
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.__func__(self.__self__, *args, **kwargs)
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `CachedFunction.refresh`."""
+        return await self.__func__.refresh(self.__self__, *args, **kwargs)
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """See `CachedFunction.invalidate`."""
+        return await self.__func__.invalidate(self.__self__, *args, **kwargs)
+
+    def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """See `CachedFunction.key_for`."""
+        return self.__func__.key_for(self.__self__, *args, **kwargs)
+
+
+@overload
+def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> CachedFunction[P, R]: ...
+@overload
+def cached(
+    *,
+    ttl: Ttl = None,
+    key_prefix: str = "",
+    namespace: str = "",
+    cache: CacheManager | None = None,
+    ignore: Collection[str] = (),
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], CachedFunction[P, R]]: ...
+def cached(function: Any = None, /, **options: Any) -> Any:
+    """Cache the results of an async function. With or without parentheses.
+
+    Concurrent calls with the same arguments run the function once; they share the object that it returns, so
+    treat results as read-only. None is a result like any other. An exception is not cached.
+
+    Args:
+        ttl: seconds to live; None for the cache's default, `NO_EXPIRY` for good.
+        key_prefix: put before the function's name in the key, for ``cache.clear("prefix:*")``.
+        namespace: put before the prefix.
+        cache: the cache to use.
+        ignore: parameters that do not matter to the result, such as a database session.
+
+    Raises:
+        InvalidArgument: not an async function (a plain one, a generator), or an argument above is senseless. At
+            a call: an argument has no canonical form; names the parameter.
+        NotInstalled: at a call, without any cache.
+    """
+    if function is None:
+        made = CachedOptions(**options)
+        return lambda decorated: _decorate(decorated, made)
+    return _decorate(function, CachedOptions(**options))
+
+
+def _decorate(decorated: Any, options: CachedOptions) -> CachedFunction[Any, Any]:
+    if isinstance(decorated, classmethod):
+        return CachedClassMethod(decorated.__func__, options)
+    if isinstance(decorated, staticmethod):
+        return CachedStaticMethod(decorated.__func__, options)
+    return CachedFunction(decorated, options)
+
+
+def _check(function: Any) -> None:
+    name = getattr(function, "__qualname__", type(function).__name__)
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise InvalidArgument(
+            "function", f"{name} is a generator: collect its items into a list to cache them"
+        )
+    if not inspect.iscoroutinefunction(function):
+        raise InvalidArgument("function", f"{name} must be declared with `async def`")
+    if CACHE_ARGUMENT in inspect.signature(function).parameters:
+        raise InvalidArgument(
+            "function", f"{name} has a parameter called {CACHE_ARGUMENT}, which chooses the cache"
+        )
+
+
+def _return_annotation(function: Callable[..., Any]) -> Any:
+    """The resolved return annotation; Any without one, or when a name in it is not known here."""
+    try:
+        return get_type_hints(function, include_extras=True).get("return", Any)
+    except Exception:  # noqa: BLE001 - evaluating an annotation runs whatever it holds
+        return Any

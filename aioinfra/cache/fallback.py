@@ -1,0 +1,283 @@
+"""A Store over two Stores: the server, and memory that answers while the server does not.
+
+An outage begins with the first call that finds the server unavailable. That call and all later ones are
+answered from memory, which starts empty: only what was written during the outage is in it. One task of this
+store probes the server. When it answers, every key written or deleted meanwhile is deleted on it (never
+replayed: others may have written newer values), the memory is emptied, and calls go to the server again.
+
+So that nothing is written in between, writes wait for the last such deletion, one round trip; then the last
+look at the remembered keys, the emptying and the switch happen without an await.
+
+Remembered keys are bounded. Beyond the bound the whole namespace is cleared on recovery. What was remembered
+by a process that dies meanwhile is left to the TTLs.
+
+Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, TypeVar
+
+from aioinfra.backoff import RECONNECT
+from aioinfra.cache.memory_store import MemoryStore
+from aioinfra.cache.observer import CacheObserver
+from aioinfra.cache.store import Store
+from aioinfra.clock import SYSTEM_CLOCK, Clock
+from aioinfra.codec.bounds import check_number, check_whole
+from aioinfra.errors import AioinfraError, StoreUnavailable
+
+T = TypeVar("T")
+
+_log = logging.getLogger("aioinfra.cache")
+_KEYS_A_STEP: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackOptions:
+    """Bounds during an outage.
+
+    Attributes:
+        max_remembered: keys and patterns remembered for deletion; beyond, the namespace is cleared.
+        ttl: longest life of an entry in memory, seconds.
+    """
+
+    max_remembered: int = 100_000
+    ttl: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_whole("max_remembered", self.max_remembered, 0, 10_000_000)
+        check_number("ttl", self.ttl, 0.001, 86_400 * 366)
+
+
+@dataclass(slots=True)
+class Outage:
+    """One time without the server.
+
+    Attributes:
+        started: ``clock.monotonic()`` when it began.
+        reason: of the first error; holds no values.
+        keys, patterns: to be deleted on recovery.
+        everything: too many to remember, so the namespace is to be cleared.
+    """
+
+    started: float
+    reason: str
+    keys: set[str] = field(default_factory=set)
+    patterns: set[str] = field(default_factory=set)
+    everything: bool = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is to be deleted."""
+        return bool(self.keys or self.patterns or self.everything)
+
+    def remember(self, keys: Iterable[str], patterns: Iterable[str], bound: int) -> None:
+        """Add to what is to be deleted."""
+        if self.everything:
+            return
+        self.keys.update(keys)
+        self.patterns.update(patterns)
+        if len(self.keys) + len(self.patterns) > bound:
+            self.everything = True
+            self.keys.clear()
+            self.patterns.clear()
+
+
+class FallbackStore:
+    """See the module. Owns its probe task; `aclose` closes both stores.
+
+    Args:
+        primary: the server's store.
+        memory: what answers during an outage; empty, and nobody else's.
+        namespace: the glob of all keys of this cache.
+    """
+
+    def __init__(
+        self,
+        primary: Store,
+        memory: MemoryStore,
+        namespace: str,
+        options: FallbackOptions = FallbackOptions(),
+        *,
+        observer: CacheObserver | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._primary = primary
+        self._memory = memory
+        self._namespace = namespace
+        self._options = options
+        self._observer = observer
+        self._clock = clock
+        self._probe: asyncio.Task[None] | None = None
+        self._gate: asyncio.Event | None = None  # set when writes may go on; there only while they may not
+        self._healthy = asyncio.Event()
+        self._healthy.set()
+        self._closed = False
+        self.outage: Outage | None = None
+        """The outage under way."""
+        self.outages = 0
+        """Outages so far."""
+        self.answers = 0
+        """Calls answered from memory so far."""
+
+    # Reads
+
+    async def get(self, key: str) -> bytes | None:
+        if self.outage is None:  # spelt out: this is the hot path, see _read
+            try:
+                return await self._primary.get(key)
+            except StoreUnavailable as error:
+                self._begin(error)
+        self._answered("get")
+        return await self._memory.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return await self._read("mget", lambda store: store.get_many(keys))
+
+    async def exists(self, key: str) -> bool:
+        return await self._read("exists", lambda store: store.exists(key))
+
+    async def ping(self) -> float:
+        """Seconds that the server took to answer. An error begins an outage as in any call, and is raised."""
+        try:
+            return await self._primary.ping()
+        except StoreUnavailable as error:
+            self._begin(error)
+            raise
+
+    # Writes
+
+    async def set(self, key: str, value: bytes, ttl: float | None) -> None:
+        await self._write("set", lambda store, ttl: store.set(key, value, ttl), ttl, keys=(key,))
+
+    async def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
+        keys = [key for key, _ in items]
+        await self._write("mset", lambda store, ttl: store.set_many(items, ttl), ttl, keys=keys)
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        return await self._write("delete", lambda store, _: store.delete(keys), keys=keys)
+
+    async def clear(self, pattern: str) -> int:
+        return await self._write("clear", lambda store, _: store.clear(pattern), patterns=(pattern,))
+
+    # Life
+
+    async def wait_healthy(self) -> None:
+        """Return when no outage is under way."""
+        await self._healthy.wait()
+
+    async def aclose(self) -> None:
+        """End the probing and close both stores. What is still remembered is left to the TTLs."""
+        self._closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self._primary.aclose()
+        await self._memory.aclose()
+
+    # How each call goes
+
+    async def _read(self, operation: str, call: Callable[[Store], Awaitable[T]]) -> T:
+        if self.outage is None:
+            try:
+                return await call(self._primary)
+            except StoreUnavailable as error:
+                self._begin(error)
+        self._answered(operation)
+        return await call(self._memory)
+
+    async def _write(
+        self,
+        operation: str,
+        call: Callable[[Store, float | None], Awaitable[T]],
+        ttl: float | None = None,
+        *,
+        keys: Sequence[str] = (),
+        patterns: Sequence[str] = (),
+    ) -> T:
+        while self._gate is not None:
+            await self._gate.wait()
+        outage = self.outage
+        if outage is None:
+            try:
+                return await call(self._primary, ttl)
+            except StoreUnavailable as error:
+                outage = self._begin(error)
+        outage.remember(keys, patterns, self._options.max_remembered)
+        self._answered(operation)
+        most = self._options.ttl
+        return await call(self._memory, most if ttl is None else min(ttl, most))
+
+    def _answered(self, operation: str) -> None:
+        self.answers += 1
+        if self._observer is not None:
+            self._observer.operation(operation, "fallback", 0.0)
+
+    # The outage
+
+    def _begin(self, error: StoreUnavailable) -> Outage:
+        """The outage under way, begun now if there is none. Raises the error once the store is closed."""
+        if self._closed:
+            raise error
+        if self.outage is None:
+            self.outage = Outage(self._clock.monotonic(), str(error))
+            self.outages += 1
+            self._healthy.clear()
+            _log.warning("the cache server is unavailable, memory answers: %s", error)
+            # A context of its own: the recovery belongs to nobody's request.
+            self._probe = asyncio.get_running_loop().create_task(
+                self._recover(self.outage), name="aioinfra-cache-recovery", context=Context()
+            )
+        return self.outage
+
+    async def _recover(self, outage: Outage) -> None:
+        attempt = 0
+        while self.outage is not None:
+            try:
+                await self._primary.ping()
+                await self._settle(outage)
+            except AioinfraError:  # of the store, or its write queue is full
+                attempt += 1
+                await self._clock.sleep(RECONNECT.delay(attempt))
+
+    async def _settle(self, outage: Outage) -> None:
+        """Delete what was remembered, then end the outage; raises when the server is gone again."""
+        while outage.everything or outage.patterns or len(outage.keys) > _KEYS_A_STEP:
+            await self._delete_some(outage)
+        self._gate = gate = asyncio.Event()
+        try:
+            await self._delete_some(outage)
+            # A write that began before the outage may have failed just now, and so been remembered.
+            if not outage.pending:
+                self._end(outage)
+        finally:
+            self._gate = None
+            gate.set()
+
+    async def _delete_some(self, outage: Outage) -> None:
+        """One step of the deletions; what fails is remembered again."""
+        everything, outage.everything = outage.everything, False
+        patterns, outage.patterns = outage.patterns, set()
+        keys = list(islice(outage.keys, _KEYS_A_STEP))
+        outage.keys.difference_update(keys)
+        try:
+            for pattern in [self._namespace] if everything else patterns:
+                await self._primary.clear(pattern)
+            await self._primary.delete(keys)
+        except BaseException:
+            outage.remember(keys, patterns, self._options.max_remembered)
+            outage.everything |= everything
+            raise
+
+    def _end(self, outage: Outage) -> None:
+        """Back to the server. No await from the last look at the outage to here."""
+        self.outage = None
+        self._memory.local.clear()
+        self._healthy.set()
+        _log.info("the cache server answers again after %.3f s", self._clock.monotonic() - outage.started)

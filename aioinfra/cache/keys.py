@@ -1,0 +1,121 @@
+"""What a key may be, and the key of a decorated function's call.
+
+A key is text of 1 to 8,192 bytes in UTF-8. Every character is data, NUL, newlines and glob characters
+included: keys travel length-prefixed and are never read as patterns. A lone surrogate has no UTF-8 and is
+refused.
+
+The key of a call is
+
+    [namespace:][key_prefix:]module.qualname:fingerprint:arguments
+
+with the fingerprint of the return annotation's schema, and the bound arguments in canonical form: defaults
+filled in, in the order of the signature, whichever way they were passed. The plan for it is made once, at
+decoration. Nothing in a key depends on the process: no hash(), no address.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from aioinfra.cache.canonical import canonical
+from aioinfra.errors import InvalidArgument
+
+MOST_KEY_BYTES: Final = 8192
+_READABLE: Final = 96  # arguments up to this length stand in the key as they are, longer ones as a digest
+_NO_DEFAULT: Final = inspect.Parameter.empty
+
+
+def full_key(namespace: str, key: str) -> str:
+    """The key under its namespace.
+
+    Raises:
+        InvalidArgument: ``key`` is not text, empty, too long, or not encodable as UTF-8.
+    """
+    if type(key) is str and key.isascii() and 0 < len(key) <= MOST_KEY_BYTES:
+        return namespace + key
+    return namespace + _checked(key)
+
+
+def _checked(key: object) -> str:
+    if not isinstance(key, str):
+        raise InvalidArgument("key", f"must be text, not {type(key).__name__}")
+    key = str.__str__(key)  # of a text enum: its value
+    if not key:
+        raise InvalidArgument("key", "must not be empty")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("key", "holds a lone surrogate, which has no UTF-8") from None
+    if size > MOST_KEY_BYTES:
+        raise InvalidArgument("key", f"has {size} bytes, the most are {MOST_KEY_BYTES}")
+    return key
+
+
+def digest(text: str) -> str:
+    """32 hex digits that stand for a long text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class KeyPlan:
+    """Turns the arguments of one function's calls into keys.
+
+    Args:
+        function: the function; its signature is read once, here.
+        start: what every key of it begins with.
+        ignore: names of parameters that do not matter to the value (a database session).
+
+    Raises:
+        InvalidArgument: ``ignore`` names a parameter that the function does not have.
+    """
+
+    __slots__ = ("_defaults", "_names", "_signature", "_simple", "_start", "_used")
+
+    def __init__(self, function: Callable[..., Any], start: str, ignore: Collection[str] = ()) -> None:
+        self._signature = inspect.signature(function)
+        parameters = list(self._signature.parameters.values())
+        self._names = [parameter.name for parameter in parameters]
+        for name in ignore:
+            if name not in self._names:
+                raise InvalidArgument("ignore", f"{function.__qualname__} has no parameter {name!r}")
+        self._start = start
+        self._used = [at for at, name in enumerate(self._names) if name not in ignore]
+        self._defaults = [parameter.default for parameter in parameters]
+        self._simple = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """The key of a call. About 0.5 microseconds for one int or short text.
+
+        Raises:
+            TypeError: the arguments do not fit the signature, as the call itself would say.
+            InvalidArgument: an argument has no canonical form; names its parameter.
+        """
+        if self._simple and not kwargs and len(args) == len(self._names) == 1 and self._used:
+            argument = args[0]
+            if type(argument) is int or (type(argument) is str and len(argument) < _READABLE - 2):
+                text = repr(argument)
+                if len(text) <= _READABLE and text.isascii():
+                    return self._start + text
+        values = self._bind(args, kwargs)
+        text = ",".join([canonical(values[at], self._names[at]) for at in self._used])
+        if len(text) > _READABLE or not text.isascii():
+            text = digest(text)
+        return self._start + text
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The values in the order of the signature, defaults filled in."""
+        if self._simple and len(args) <= len(self._names):
+            values, taken = list(args), 0
+            for name, default in zip(self._names[len(args) :], self._defaults[len(args) :], strict=True):
+                if name in kwargs:
+                    values.append(kwargs[name])
+                    taken += 1
+                elif default is not _NO_DEFAULT:
+                    values.append(default)
+            if taken == len(kwargs) and len(values) == len(self._names):
+                return values
+        bound = self._signature.bind(*args, **kwargs)  # raises the TypeError of the call itself
+        bound.apply_defaults()
+        return [bound.arguments[name] for name in self._names]

@@ -1,0 +1,310 @@
+"""The cache as users hold it: checks what comes in, seals it, and hands it to the store of its mode.
+
+Two modes, one behaviour. With a URL or a client the values are on the server, and in memory while the server
+is gone (`fallback`). Without, they are in this process.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aioinfra.cache.backend import Backend, BackendPlan
+from aioinfra.cache.figures import Figures
+from aioinfra.cache.glob import check_pattern, escape
+from aioinfra.cache.keys import full_key
+from aioinfra.cache.observer import CacheObserver
+from aioinfra.cache.options import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_OPTIONS,
+    CacheHealth,
+    CacheOptions,
+    Serialization,
+    make_codec,
+)
+from aioinfra.cache.read_through import Kind, Load, ReadThrough
+from aioinfra.cache.store import MISS, ClosedStore, Ttl
+from aioinfra.cache.ttl import check_ttl
+from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmReport, warm
+from aioinfra.clock import SYSTEM_CLOCK, Clock
+from aioinfra.codec.bounds import check_number, check_whole
+from aioinfra.codec.envelope import Envelope
+from aioinfra.codec.pickle import SigningKey
+from aioinfra.connection.pool import PoolOptions, RedisClient
+from aioinfra.errors import InvalidArgument, LifecycleError
+
+_MOST_ENTRIES: Final = 100_000_000
+
+
+class CacheManager:
+    """A cache on Redis or Valkey, or in this process' memory. One event loop at a time.
+
+    ::
+
+        async with CacheManager("redis://localhost:6379/0") as cache:
+            await cache.set("user:7", {"name": "Ada"}, ttl=60)
+            await cache.get("user:7")
+
+    Values are whatever the serialization can give back equal; None is a value. Keys are text of 1 to 8,192
+    bytes, stored under ``namespace``. A stored value that cannot be read (junk, another version, a key that
+    holds something else) is counted and is a miss. While the server is unavailable memory answers; any other
+    error of the server is raised.
+
+    Args:
+        redis_url: ``redis://``, ``rediss://`` or ``unix:///path?db=0``; None for memory only.
+        max_connections: of the pool.
+        memory_cache_size: most values in memory; 0 keeps none.
+        memory_cache_ttl: longest life of a value in memory during an outage, seconds.
+        enable_compression: zstd for values over 1 KB, where it saves a tenth.
+        serialization: "json", "msgpack" or "pickle". Pickle on a server needs a ``signing_key``.
+        signing_key: secret for pickled values, or several, newest first; at least 16 bytes each.
+        client: a RedisClient to share instead of ``redis_url``; stays its owner's to close.
+        namespace: what all keys begin with on the server; not empty.
+        options: the rarely changed settings.
+        observer: is told of every operation.
+        clock: for TTLs in memory and for measuring.
+
+    Raises:
+        InvalidArgument: naming the argument.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        max_connections: int = 50,
+        memory_cache_size: int = 1000,
+        memory_cache_ttl: float = 300,
+        enable_compression: bool = True,
+        serialization: Serialization = "json",
+        signing_key: SigningKey | None = None,
+        *,
+        client: RedisClient | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        options: CacheOptions = DEFAULT_OPTIONS,
+        observer: CacheObserver | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        check_whole("memory_cache_size", memory_cache_size, 0, _MOST_ENTRIES)
+        check_number("memory_cache_ttl", memory_cache_ttl, 0.001, 86_400 * 366)
+        if redis_url is not None and client is not None:
+            raise InvalidArgument("client", "give either a client or a redis_url")
+        if redis_url is None and client is None and signing_key is None:
+            signing_key = secrets.token_bytes(32)  # in memory nobody else reads or writes
+        self._namespace = full_key("", namespace)
+        self._options = options
+        sealing = replace(options.envelope, compress=options.envelope.compress and enable_compression)
+        codec = make_codec(serialization, signing_key)
+        self._kind = Kind(Envelope(codec, sealing), check_ttl(None, options.default_ttl))
+        self._figures = Figures(observer=observer, clock=clock)
+        self._plan = BackendPlan(
+            redis_url,
+            client,
+            PoolOptions(max_connections=max_connections),
+            namespace,
+            memory_cache_size,
+            memory_cache_ttl,
+            options,
+            observer,
+            clock,
+        )
+        if redis_url is not None:
+            RedisClient(
+                redis_url
+            )  # does no I/O, and refuses a malformed URL here instead of at the first call
+        self._backend: Backend | None = None
+        self._reads = ReadThrough(ClosedStore(), self._figures, clock)
+
+    def __repr__(self) -> str:
+        client = self._backend.client if self._backend is not None else self._plan.client
+        where = client.location if client is not None else "memory" if self._plan.url is None else "closed"
+        return f"CacheManager({where!r}, namespace={self._namespace!r})"
+
+    # Life
+
+    async def initialize(self) -> Self:
+        """Open the cache; nothing when it is open. One round trip.
+
+        An unavailable server does not stop this: the cache starts in an outage (see `health_check`).
+
+        Raises:
+            StoreDenied: the server refuses the credentials.
+            StoreUnavailable: no server, and ``options.fallback`` is off.
+        """
+        if self._backend is None:
+            backend = Backend(self._plan)
+            await backend.start()
+            self._backend = backend
+            self._reads = ReadThrough(backend.store, self._figures, self._plan.clock)
+        return self
+
+    async def close(self) -> None:
+        """End what is being loaded, wait for what is being written, close. Nothing when it is closed."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            reads, self._reads = self._reads, ReadThrough(ClosedStore(), self._figures, self._plan.clock)
+            await reads.flights.aclose()
+            await backend.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.initialize()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Single keys
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """The value under a key, else ``default``; pass `MISS` to tell a stored None from no value.
+
+        Gets that are waiting at the same time share one round trip. About 5 microseconds of CPU each then.
+
+        Raises:
+            InvalidArgument: not a key.
+            StoreError: the server answered with an error; an unavailable one only without a fallback.
+            Overloaded: too many gets are waiting.
+        """
+        value = await self._reads.get(full_key(self._namespace, key), self._kind.envelope)
+        return default if value is MISS else value
+
+    async def get_or_load(self, key: str, load: Load, ttl: Ttl = None) -> Any:
+        """The value under a key, else what ``load()`` gives, stored for ``ttl`` seconds.
+
+        While it loads, everyone in this process who asks for the key waits for that one load, also when the
+        first of them is cancelled. They share the object: treat it as read-only.
+
+        Raises:
+            Exception: what ``load`` raised; nothing is stored then. Otherwise as `get`, and EncodeError.
+        """
+        kind = self.kind(ttl)
+        return await self._reads.get_or_load(full_key(self._namespace, key), load, kind)
+
+    def read_through(
+        self, key: str, load: Load, kind: Kind, *, refresh: bool = False
+    ) -> Coroutine[Any, Any, Any]:
+        """`get_or_load` for values of a `kind`; with ``refresh`` always from ``load``. For decorators."""
+        read = self._reads.refresh if refresh else self._reads.get_or_load
+        return read(full_key(self._namespace, key), load, kind)
+
+    async def set(self, key: str, value: Any, ttl: Ttl = None) -> bool:
+        """Put a value under a key for ``ttl`` seconds (None: the default; NO_EXPIRY: for good). True.
+
+        Raises:
+            InvalidArgument, EncodeError: before any I/O.
+            StoreFull: the server takes no more; an older value is gone too.
+            StoreError: as `get`.
+        """
+        kind = self.kind(ttl)
+        full = full_key(self._namespace, key)
+        self._reads.flights.forget(full)
+        await self._figures.timed("set", self._reads.set(full, value, kind))
+        return True
+
+    async def exists(self, key: str) -> bool:
+        """Whether anything is under a key, readable or not."""
+        full = full_key(self._namespace, key)
+        return await self._figures.timed("exists", self._reads.store.exists(full))
+
+    # Many keys
+
+    async def delete(self, *keys: str) -> int:
+        """Remove keys; how many were there (during an outage: in memory). What is being loaded is not stored."""
+        full = [full_key(self._namespace, key) for key in keys]
+        for key in full:
+            self._reads.flights.forget(key)
+        removed = await self._figures.timed("delete", self._reads.store.delete(full))
+        self._figures.deletes += removed
+        return removed
+
+    async def mget(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values that are there, by key, in the order asked for. One round trip for up to 1,000 keys."""
+        full = {key: full_key(self._namespace, key) for key in keys}
+        started = self._plan.clock.monotonic()
+        stored = await self._figures.timed(
+            "mget", self._reads.store.get_many(list(full.values())), quiet=True
+        )
+        found: dict[str, Any] = {}
+        for key, data in zip(full, stored, strict=True):
+            value = MISS if data is None else self._reads.opened(data, self._kind.envelope)
+            if value is not MISS:
+                found[key] = value
+        self._figures.read_many(len(found), len(full) - len(found), started)
+        return found
+
+    async def mset(self, values: Mapping[str, Any], ttl: Ttl = None) -> bool:
+        """Put values under their keys, pipelined; not atomic. True. Raises as `set`; bad input before any I/O."""
+        kind = self.kind(ttl)
+        sealed = [
+            (full_key(self._namespace, key), self._reads.sealed(value, kind)) for key, value in values.items()
+        ]
+        for key, _ in sealed:
+            self._reads.flights.forget(key)
+        await self._figures.timed("mset", self._reads.store.set_many(sealed, kind.ttl))
+        self._figures.sets += len(sealed)
+        return True
+
+    async def clear(self, pattern: str | None = None, *, all: bool = False) -> int:  # noqa: A002 - the documented name
+        """Remove the keys that match a glob within the namespace; how many.
+
+        Put literals into the pattern through `escape`. Walks all keys of the database in steps that never
+        block the server: O(keys in the database). Every key of the namespace only goes with ``all=True``.
+
+        Raises:
+            InvalidArgument: no pattern, or one that matches everything, without ``all=True``.
+        """
+        pattern = escape(self._namespace) + check_pattern(pattern, everything=all)
+        self._reads.flights.forget_all()
+        removed = await self._figures.timed("clear", self._reads.store.clear(pattern))
+        self._figures.deletes += removed
+        return removed
+
+    async def warm_cache(
+        self, loader: Source, *, ttl: Ttl = None, options: WarmOptions = DEFAULT_WARM_OPTIONS
+    ) -> WarmReport:
+        """Store what a source gives: a mapping, pairs of keys and values or loaders, or a function of these.
+
+        A failing loader is reported and the rest go on. Waits while the server is unavailable.
+        """
+        kind = self.kind(ttl)
+        return await warm(
+            lambda key, value: self._reads.set(full_key(self._namespace, key), value, kind),
+            loader,
+            options,
+            ready=self.wait_healthy,
+            clock=self._plan.clock,
+        )
+
+    # State
+
+    async def wait_healthy(self) -> None:
+        """Return when no outage is under way."""
+        if self._backend is not None and self._backend.fallback is not None:
+            await self._backend.fallback.wait_healthy()
+
+    async def health_check(self) -> CacheHealth:
+        """The state now. One PING; never raises for a server's fault."""
+        if self._backend is None:
+            raise LifecycleError("the cache is not open")
+        return await self._backend.health()
+
+    def get_stats(self) -> dict[str, int | float]:
+        """Totals by name: those of `Figures` with ``hit_rate``, bytes before and after compression as
+        ``compressed_from`` and ``compressed_to``, and while open those of `Backend.figures`."""
+        compression = self._kind.envelope.figures
+        return {
+            **self._figures.as_dict(),
+            "compressed_from": compression.plain,
+            "compressed_to": compression.stored,
+            **(self._backend.figures() if self._backend is not None else {}),
+        }
+
+    def kind(self, ttl: Ttl = None, annotation: Any = Any) -> Kind:
+        """How values of an annotation that live for ``ttl`` are kept. Make it once per function."""
+        if ttl is None and annotation is Any:
+            return self._kind
+        envelope = self._kind.envelope if annotation is Any else self._kind.envelope.typed(annotation)
+        return Kind(envelope, check_ttl(ttl, self._options.default_ttl))

@@ -1,0 +1,143 @@
+"""Reading through the cache: the stored value, else the loader's, loaded once for all who wait.
+
+    the key is being loaded      join that flight
+    store.get: found             open the envelope and return
+    store.get: not found         start a flight: loader -> seal -> store.set, unless it was invalidated meanwhile
+
+An error of the store is raised to the caller of a read (there is no fallback, or it is no outage). An error
+of storing what was loaded is counted and the value returned: the caller asked for the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aioinfra.cache.figures import Figures
+from aioinfra.cache.flight import Flight, Flights
+from aioinfra.cache.store import MISS, Store
+from aioinfra.clock import Clock
+from aioinfra.codec.envelope import Envelope
+from aioinfra.errors import DecodeError, Overloaded, StoreError, StoreFull, WrongType
+
+Load = Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is the same for all values of one function: how they are sealed, and their seconds to live."""
+
+    envelope: Envelope
+    ttl: float | None
+
+
+class ReadThrough:
+    """Reads, loads and writes single values of one open cache. Owns its flights."""
+
+    def __init__(self, store: Store, figures: Figures, clock: Clock) -> None:
+        self.store = store
+        self._figures = figures
+        self._clock = clock
+        self._now = clock.monotonic
+        self.flights = Flights()
+
+    async def get(self, key: str, envelope: Envelope) -> Any:
+        """The stored value, or MISS. One round trip, shared with whoever reads at the same time.
+
+        Raises:
+            StoreError: the store could not answer.
+        """
+        figures = self._figures
+        started = self._now() if figures.observer is not None else 0.0
+        try:
+            data = await self.store.get(key)
+        except WrongType:
+            figures.wrong_type += 1
+            data = None
+        except StoreError:
+            figures.done("get", "error", started)
+            raise
+        value = MISS if data is None else self.opened(data, envelope)
+        if value is MISS:
+            figures.misses += 1
+        else:
+            figures.hits += 1
+        if figures.observer is not None:
+            figures.read_one(hit=value is not MISS, started=started)
+        return value
+
+    def opened(self, data: bytes, envelope: Envelope) -> Any:
+        """The value in stored bytes; MISS, counted, when they cannot be read."""
+        try:
+            return envelope.open(data)
+        except DecodeError:
+            self._figures.undecodable += 1
+            return MISS
+
+    async def get_or_load(self, key: str, load: Load, kind: Kind) -> Any:
+        """The stored value, else the value of ``load``.
+
+        Raises:
+            StoreError: the store could not be read.
+            EncodeError: the loaded value cannot be stored.
+            Exception: what ``load`` raised.
+        """
+        flights = self.flights
+        if key not in flights:
+            landed = flights.landed
+            value = await self.get(key, kind.envelope)
+            if value is not MISS:
+                return value
+            if flights.landed != landed:
+                return await flights.run(key, lambda flight: self._look_again(flight, key, load, kind))
+        return await flights.run(key, lambda flight: self._load(flight, key, load, kind))
+
+    async def refresh(self, key: str, load: Load, kind: Kind) -> Any:
+        """Load anew whatever is stored, in a flight of its own; raises as `get_or_load`."""
+        self.flights.forget(key)
+        return await self.flights.run(key, lambda flight: self._load(flight, key, load, kind))
+
+    async def set(self, key: str, value: Any, kind: Kind, compute_time: float = 0.0) -> None:
+        """Seal and store.
+
+        Raises:
+            EncodeError: before any I/O.
+            StoreFull: the server takes no more; an older value under the key is gone too.
+            StoreError: otherwise not stored, or perhaps.
+        """
+        data = self.sealed(value, kind, compute_time)
+        try:
+            await self.store.set(key, data, kind.ttl)
+        except StoreFull:
+            await self.store.delete([key])  # the older value would live on as if it were current
+            raise
+        self._figures.sets += 1
+
+    def sealed(self, value: Any, kind: Kind, compute_time: float = 0.0) -> bytes:
+        """The stored form of a value, created now. Raises EncodeError."""
+        now = self._clock.time()
+        return kind.envelope.seal(value, now, 0.0 if kind.ttl is None else now + kind.ttl, compute_time)
+
+    async def _look_again(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
+        """Another flight ended while this reader waited for its answer: it may have stored the value."""
+        value = await self.get(key, kind.envelope)
+        return value if value is not MISS else await self._load(flight, key, load, kind)
+
+    async def _load(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
+        figures = self._figures
+        started = self._now()
+        figures.loads += 1
+        try:
+            value = await load()
+        except BaseException:
+            figures.load_errors += 1
+            figures.done("load", "error", started)
+            raise
+        figures.done("load", "ok", started)
+        if flight.current:
+            try:
+                await self.set(key, value, kind, self._now() - started)
+            except (StoreError, Overloaded):
+                figures.not_stored += 1
+        return value

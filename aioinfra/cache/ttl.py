@@ -1,0 +1,36 @@
+"""What a time to live may be."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from aioinfra.cache.store import NO_EXPIRY, Ttl
+from aioinfra.errors import InvalidArgument
+
+MOST_SECONDS: Final = 2**53  # beyond it seconds are no longer exact, and the server's milliseconds overflow
+
+
+def check_ttl(ttl: Ttl, default: Ttl, argument: str = "ttl") -> float | None:
+    """Seconds to live, None for no expiry.
+
+    ``ttl=None`` means ``default``. 0 is refused instead of guessed at: to store nothing, do not call; for no
+    expiry, say `NO_EXPIRY`.
+
+    Raises:
+        InvalidArgument: a bool, not a number, not finite, not above 0, or more than 2**53.
+    """
+    if ttl is None:
+        ttl = default
+    if ttl is NO_EXPIRY or ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise InvalidArgument(argument, "must be a number of seconds, None for the default, or NO_EXPIRY")
+    if not 0 < ttl <= MOST_SECONDS:  # also refuses NaN
+        raise InvalidArgument(argument, "must be above 0 and at most 2**53 seconds")
+    return float(ttl)
+
+
+def milliseconds(ttl: float) -> int:
+    """For the server's PX: whole, and never 0."""
+    return max(1, math.ceil(ttl * 1000))
