@@ -16,7 +16,7 @@ ADAPTER = "aioinfra.jobs.arq"
 GROUND = {"errors", "context", "clock", "redact", "backoff", "codec", "process_default"}
 SIBLINGS = {"cache", "jobs", "logs", "metrics", "tracing"}
 ALLOWED: dict[str, set[str]] = {
-    **{name: GROUND for name in GROUND},
+    **dict.fromkeys(GROUND, GROUND),
     "config": GROUND,
     "connection": GROUND | {"config"},
     "cache": GROUND | {"config", "connection"},
