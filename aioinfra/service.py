@@ -135,8 +135,11 @@ class Service:
         Raises:
             InvalidArgument: names what does not fit.
         """
-        return cls(ServiceOptions(tuple(include) if not isinstance(include, str) else include, queues or {},
-                                  cache_ttl=cache_ttl))
+        return cls(
+            ServiceOptions(
+                tuple(include) if not isinstance(include, str) else include, queues or {}, cache_ttl=cache_ttl
+            )
+        )
 
     # Parts
 
@@ -208,8 +211,12 @@ class Service:
             logger.warning("%s", notice)
         self._collect_tasks()
         base, jobs_url = await self._locate(settings, stack)
-        cache_redis = await self._client(base.url, PoolOptions(max_connections=settings.redis_max_connections), stack)
-        jobs_redis = await self._client(jobs_url, PoolOptions(max_connections=settings.redis_max_connections), stack)
+        cache_redis = await self._client(
+            base.url, PoolOptions(max_connections=settings.redis_max_connections), stack
+        )
+        jobs_redis = await self._client(
+            jobs_url, PoolOptions(max_connections=settings.redis_max_connections), stack
+        )
         cache = CacheManager(
             client=cache_redis, default_ttl=self._options.cache_ttl, observer=CacheMetrics(self.metrics)
         )
@@ -251,9 +258,10 @@ class Service:
 
     def _install(self, cache: CacheManager, jobs: JobClient, stack: AsyncExitStack) -> None:
         """Make the parts the process defaults, until the service closes."""
-        for slot, part in ((default_cache, cache), (default_client, jobs)):
-            slot.install(part)  # type: ignore[attr-defined]  # each slot takes its own kind of part
-            stack.callback(slot.withdraw, part)  # type: ignore[attr-defined]  # as above
+        default_cache.install(cache)
+        stack.callback(default_cache.withdraw, cache)
+        default_client.install(jobs)
+        stack.callback(default_client.withdraw, jobs)
 
     # Health
 
@@ -338,7 +346,9 @@ class Service:
         if policy == "noeviction":
             return
         if fields.get("maxmemory", "0") == "0":
-            logger.warning("the jobs server has maxmemory-policy %s: set noeviction before it gets a maxmemory", policy)
+            logger.warning(
+                "the jobs server has maxmemory-policy %s: set noeviction before it gets a maxmemory", policy
+            )
             return
         raise ConfigError(
             f"the jobs server has maxmemory-policy {policy} and would lose jobs without a word: set it to "

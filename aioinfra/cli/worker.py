@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from aioinfra.service import Service
+    from aioinfra.service import Service, WorkerSetup
 
 
 def worker(
     target: Annotated[
-        str, typer.Argument(help="package.module:service, or an arq settings class: package.module.WorkerSettings")
+        str,
+        typer.Argument(
+            help="package.module:service, or an arq settings class: package.module.WorkerSettings"
+        ),
     ],
     queues: Annotated[
-        str | None, typer.Option(help="Serve only these: names with commas, a weight after '=': email=3,reports=5")
+        str | None,
+        typer.Option(help="Serve only these: names with commas, a weight after '=': email=3,reports=5"),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Jobs that run at once (service targets).")] = 100,
     lease: Annotated[
@@ -36,8 +41,8 @@ def worker(
     try:
         found = load_target(target)
         if isinstance(found, Service):
-            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst, metrics_port)
-            asyncio.run(_run_service(found, setup))
+            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst)
+            asyncio.run(_run_service(found, setup, metrics_port))
         else:
             asyncio.run(_run_arq(found, lease=lease, burst=burst))
     except AioinfraError as error:
@@ -45,8 +50,13 @@ def worker(
         raise typer.Exit(2) from None
 
 
-async def _run_service(service: Service, setup: Any) -> None:
-    async with service:
+async def _run_service(service: Service, setup: WorkerSetup, metrics_port: int | None) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(service)
+        if metrics_port is not None:
+            from aioinfra.web.operations_server import operations_server
+
+            await stack.enter_async_context(operations_server(service, metrics_port))
         await service.run_worker(setup)
 
 
@@ -75,6 +85,7 @@ def _weights(text: str | None) -> dict[str, int] | None:
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
         if not name or not (weight or "1").isdigit() or int(weight or "1") < 1:
-            raise typer.BadParameter("must be names with commas, a weight of at least 1 after '='", param_hint="--queues")
+            reason = "must be names with commas, a weight of at least 1 after '='"
+            raise typer.BadParameter(reason, param_hint="--queues")
         weights[name] = int(weight or "1")
     return weights

@@ -16,18 +16,25 @@ def route_template(scope: dict[str, Any]) -> str:
     """The template under which a finished request counts, such as ``/users/{id}``. O(1)."""
     # FastAPI 0.137 and later: scope["route"].path lacks the prefixes of include_router.
     effective = (scope.get("fastapi") or {}).get("effective_route_context")
-    path = getattr(effective, "path", None)
+    route = scope.get("route")
+    path = getattr(effective, "path", None) or getattr(route, "path", None)
     if path is None:
-        route = scope.get("route")
-        path = getattr(route, "path", None)
-        if path is None:
-            return UNMATCHED
-    mounted = str(scope.get("app_root_path") or "")
-    root = str(scope.get("root_path") or "")
+        return UNMATCHED
+    below = _mount_path(scope)
+    if _is_mount(route):  # the mounted application has no routes of its own, or none that fits
+        return f"{path}/*"
+    return below + str(path)
+
+
+def _is_mount(route: Any) -> bool:
+    return route is not None and hasattr(route, "routes") and not hasattr(route, "methods")
+
+
+def _mount_path(scope: dict[str, Any]) -> str:
+    """The path of the mounts above the route, or '' where it holds parameters: their values are not a template."""
+    mounted, root = str(scope.get("app_root_path") or ""), str(scope.get("root_path") or "")
     below = root[len(mounted) :] if root.startswith(mounted) else ""
-    if below and _is_template_free(scope):
-        return below + str(path)
-    return str(path)
+    return below if _is_template_free(scope) else ""
 
 
 def _is_template_free(scope: dict[str, Any]) -> bool:
