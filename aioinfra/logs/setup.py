@@ -13,13 +13,15 @@ import structlog
 
 from aioinfra.errors import ConfigError, InvalidArgument
 from aioinfra.logs.levels import LEVELS, LevelRules, parse_levels
-from aioinfra.logs.logger import CHANNELS, BoundLogger, Channel
+from aioinfra.logs.logger import CHANNELS, BoundLogger, Channel, get_logger
 from aioinfra.logs.pipeline import Pipeline, PipelineOptions
 from aioinfra.logs.sink import Sink, SinkFigures, SinkOptions
 from aioinfra.logs.stdlib import Adoption, PipelineHandler, adopt
 from aioinfra.logs.target import DescriptorTarget, Stream, StreamTarget, Target
 from aioinfra.process_default import ProcessDefault
 from aioinfra.redact import RedactOptions
+
+__all__ = ["Logging", "LoggingOptions", "current_logging", "get_logger", "setup_logging"]
 
 _FORMATS: Final = {"json": True, "console": False, "text": False, "plain": False, "pretty": False}
 _DEVELOPMENT: Final = frozenset({"", "development", "dev", "local", "test", "testing"})

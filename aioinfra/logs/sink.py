@@ -23,13 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aioinfra.logs.target import Target
+from aioinfra.logs.target import PIPE_BUF, Target
 
 _LINE_OVERHEAD: Final = 64  # bytes that a waiting line costs beyond its text; many short lines are not free
 _NEVER: Final = sys.maxsize
 _RETRY_FIRST: Final = 0.05
 _RETRY_CAP: Final = 1.0
-_PIPE_BUF: Final = 4096  # a pipe that polls writable takes this much without blocking (POSIX PIPE_BUF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,7 @@ class Sink:
         self._full = options.capacity
         self._full_for_most = options.capacity - options.reserve
         self._final = False
+        self._patient_until = 0.0
         self._reset()
         _watch_forks(self)
 
@@ -144,10 +144,12 @@ class Sink:
         """Write what waits and end the thread, within ``timeout`` seconds; the rest is counted as dropped.
 
         A later line starts the thread again; after ``final`` (the interpreter ends) it is written by its
-        caller instead, where the target takes it without blocking.
+        caller instead, who waits for the target no longer than `SinkOptions.exit_timeout` in all.
         """
         with self._lock:
-            self._final = self._final or final
+            if final and not self._final:
+                self._final = True
+                self._patient_until = time.monotonic() + self._options.exit_timeout
             self._stopping = True
             thread = self._thread
             self._work.notify()
@@ -205,13 +207,13 @@ class Sink:
         return True
 
     def _write_here(self) -> None:
-        """Write without a thread and without blocking: pieces that a ready pipe takes whole."""
+        """Write without a thread, in pieces that a ready pipe takes whole; wait only when the process ends."""
         self._wake_at = 1
         data, lines = self._take(self._full)
         rest = memoryview(data)
         try:
-            while rest and self._target.ready():
-                rest = rest[self._target.write(rest[:_PIPE_BUF]) :]
+            while rest and self._target.ready(max(0.0, self._patient_until - time.monotonic())):
+                rest = rest[self._target.write(rest[:PIPE_BUF]) :]
         except Exception:  # noqa: BLE001 - whatever a stream raises, `put` does not
             self._errors += 1
         self._in_flight = 0
