@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="small sizes and few rounds: a look, not a result")
     made.add_argument("--rounds", type=positive, help="rounds of every contestant")
-    made.add_argument("--size", type=positive, help="gets a point, jobs a drain, jobs picked up, jobs held")
+    made.add_argument("--size", type=positive, help="gets a point, jobs a drain, jobs picked up a round")
     made.add_argument(
         "--only", action="append", default=[], metavar="PART", help="contestants with this in their name"
     )

@@ -10,7 +10,7 @@ import json
 from contextlib import AsyncExitStack
 from typing import Final
 
-from benchmarks.errors import WrongAnswer
+from benchmarks.errors import WrongAnswerError
 from benchmarks.harness import Answer, Figures, Goal, Metric, Question, Rounds, header, interleave, progress
 from benchmarks.peers import Peer
 from benchmarks.plan import Plan
@@ -82,7 +82,7 @@ async def concurrent(contestant: Client, server: BenchServer, tasks: int, operat
     """One round of one contestant, after a few gets that open its connections.
 
     Raises:
-        WrongAnswer: the server was asked for fewer keys than there were gets.
+        WrongAnswerError: the server was asked for fewer keys than there were gets.
     """
     await contestant.call("get", tasks=tasks, operations=max(tasks, operations // 20))
     before = server.usage()
@@ -90,7 +90,7 @@ async def concurrent(contestant: Client, server: BenchServer, tasks: int, operat
     after = server.usage()
     done = figures["operations"]
     if after.lookups - before.lookups < done:
-        raise WrongAnswer("some gets were answered without asking the server")
+        raise WrongAnswerError("some gets were answered without asking the server")
     server_us = (after.cpu - before.cpu) / done * 1e6
     return {**figures, "server_us": server_us, "commands": (after.commands - before.commands) / done}
 

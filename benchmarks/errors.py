@@ -7,5 +7,5 @@ class BenchmarkError(Exception):
     """The benchmark could not be run: a server, a worker or a contestant failed."""
 
 
-class WrongAnswer(BenchmarkError):
+class WrongAnswerError(BenchmarkError):
     """A contestant returned something else than what was stored or computed. Its speed is worth nothing."""

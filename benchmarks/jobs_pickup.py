@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from benchmarks.errors import WrongAnswer
+from benchmarks.errors import WrongAnswerError
 from benchmarks.harness import Answer, Figures, Goal, Metric, Question, header, interleave
 from benchmarks.peers import Peer, jobs
 from benchmarks.peers.measure import quantile
@@ -85,14 +85,14 @@ async def latencies(producer: Client, reports: Reports, count: int) -> dict[str,
     """Milliseconds from just before the enqueue, by quantile.
 
     Raises:
-        WrongAnswer: a job ran twice.
+        WrongAnswerError: a job ran twice.
     """
     stamps = await producer.call("one_at_a_time", first=0, count=count, gap=GAP, seed=count)
     started: dict[int, int] = {}
     while len(started) < count:
         report = await reports.next(START_TIMEOUT)
         if report.index in started:
-            raise WrongAnswer(f"job {report.index} was started twice")
+            raise WrongAnswerError(f"job {report.index} was started twice")
         started[report.index] = report.ns
     found: dict[str, float] = {}
     for name, times in (

@@ -13,7 +13,7 @@ import signal
 import time
 from typing import Final
 
-from benchmarks.errors import BenchmarkError, WrongAnswer
+from benchmarks.errors import BenchmarkError, WrongAnswerError
 from benchmarks.harness import Answer, Figures, Goal, Metric, Question, header, interleave
 from benchmarks.peers import Peer, jobs
 from benchmarks.peers.report import HOLD_VARIABLE
@@ -49,22 +49,23 @@ async def run(plan: Plan) -> Answer:
     """Measure all contestants; a quick run leaves arq out, which takes 20 s a round."""
     peers = plan.chosen((SERVICE,) if plan.quick else (ARQ, SERVICE))
     rounds = plan.rounds_or(5, 1)
-    held = min(HELD, plan.size_or(HELD, HELD))
     with running_server(plan.server) as server, Reports(server.directory) as reports:
         versions: dict[str, str] = {}
 
         async def measure(peer: Peer) -> Figures:
-            return await recover(peer, held, server, reports, versions)
+            return await recover(peer, server, reports, versions)
 
         found = await interleave(peers, rounds, measure, QUESTION.name)
         top = header(server.version(), plan.server.transport, versions, rounds=rounds)
     return Answer(QUESTION, top, {"": found})
 
 
-async def recover(
-    peer: Peer, held: int, server: BenchServer, reports: Reports, versions: dict[str, str]
-) -> Figures:
-    """One round of one contestant."""
+async def recover(peer: Peer, server: BenchServer, reports: Reports, versions: dict[str, str]) -> Figures:
+    """One round of one contestant.
+
+    Raises:
+        WrongAnswerError: a second run says that the first one consumed a try, or does not know that its worker died.
+    """
     server.clear()
     reports.clear()
     hold = {HOLD_VARIABLE: "120"}
@@ -80,7 +81,10 @@ async def recover(
                 await asyncio.sleep(random.uniform(0, LEASE / 2))
                 killed = time.monotonic_ns()
                 os.kill(victim.pid, signal.SIGKILL)
-                restarted = await collect(reports, held)
+                restarted = await collect(reports, HELD)
+    for report in restarted.values():
+        if report.more.get("attempt", 1) != 1 or report.more.get("stalls", 1) != 1:
+            raise WrongAnswerError(f"job {report.index} runs again as {dict(report.more)}")
     times = sorted((report.ns - killed) / 1e9 for report in restarted.values())
     return {"all": times[-1], "first": times[0], "jobs": len(times)}
 
@@ -98,16 +102,9 @@ async def probe(producer: Client, reports: Reports, victim: int) -> None:
 
 
 async def collect(reports: Reports, count: int) -> dict[int, Report]:
-    """The first stamps of ``count`` different jobs.
-
-    Raises:
-        WrongAnswer: a second run says that it consumed a try, or does not know that its worker died.
-    """
+    """The first stamps of ``count`` different jobs."""
     found: dict[int, Report] = {}
     while len(found) < count:
         report = await reports.next(RECOVERY_TIMEOUT)
         found.setdefault(report.index, report)
-    for report in found.values():
-        if report.more.get("attempt", 1) != 1:
-            raise WrongAnswer(f"job {report.index}: the killed worker's run consumed a try")
     return found

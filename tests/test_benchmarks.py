@@ -121,7 +121,7 @@ def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=55, check=False
     )
     assert done.returncode == 1
-    assert "WrongAnswer" in done.stderr
+    assert "WrongAnswerError" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 
 from aioinfra import JobHandle, Service
 from aioinfra.context import bound, new_id
-from benchmarks.errors import WrongAnswer
-from benchmarks.peers.aioinfra_tasks import noop, stamp
+from benchmarks.errors import WrongAnswerError
+from benchmarks.peers.aioinfra_tasks import CORRELATION, noop, stamp
 
 QUEUE = "default"
 
@@ -38,7 +38,7 @@ class ServiceJobs:
     async def fill(self, count: int) -> None:
         """Each batch under a correlation id of its own, as the jobs of one request would be."""
         for first in range(0, count, 100):
-            with bound(request_id=new_id()):
+            with bound(request_id=CORRELATION + new_id()):
                 requests = [noop.job(index) for index in range(first, min(first + 100, count))]
                 self._handles += await service.jobs.enqueue_many(requests)
 
@@ -52,7 +52,7 @@ class ServiceJobs:
             found = await asyncio.gather(*(handle.info() for handle in batch))
             for index, info in enumerate(found, first):
                 if info is None or not info.success or info.value != index or info.attempt != 1:
-                    raise WrongAnswer(f"job {index} has no right result")
+                    raise WrongAnswerError(f"job {index} has no right result")
 
     async def enqueue(self, index: int) -> JobHandle[int]:
         return await stamp.delay(index)

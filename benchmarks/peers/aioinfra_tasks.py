@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from aioinfra import JobContext, task
+from aioinfra.context import request_id
+from benchmarks.errors import WrongAnswerError
 from benchmarks.peers import report
+
+CORRELATION: Final = "bench-"
+"""What the correlation id of every job that is drained begins with."""
 
 
 @task(name="noop")
 async def noop(index: int) -> int:
-    report.first()
+    if report.first() and not (request_id() or "").startswith(CORRELATION):
+        raise WrongAnswerError("the correlation id did not travel with the job")
     return index
 
 

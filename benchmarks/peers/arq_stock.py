@@ -9,7 +9,7 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job, deserialize_result
 from arq.worker import Worker
 
-from benchmarks.errors import WrongAnswer
+from benchmarks.errors import WrongAnswerError
 from benchmarks.peers import report
 
 QUEUE: Final = "arq:queue"
@@ -57,12 +57,12 @@ class ArqStock:
         for index, data in enumerate(stored):
             found = deserialize_result(data) if data else None
             if found is None or not found.success or found.result != index or found.job_try != 1:
-                raise WrongAnswer(f"job {index} has no right result")
+                raise WrongAnswerError(f"job {index} has no right result")
 
     async def enqueue(self, index: int) -> Job:
         job = await self._redis.enqueue_job("stamp", index)
         if job is None:
-            raise WrongAnswer(f"job {index} was not enqueued")
+            raise WrongAnswerError(f"job {index} was not enqueued")
         return job
 
     async def result(self, handle: Job) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.errors import WrongAnswer
+from benchmarks.errors import WrongAnswerError
 from benchmarks.peers.protocol import CachePeer, JobPeer
 
 
@@ -21,11 +21,11 @@ async def check_all(peer: CachePeer, expected: dict[str, dict[str, Any]]) -> Non
     """Get every key once and compare the whole value.
 
     Raises:
-        WrongAnswer: a value differs.
+        WrongAnswerError: a value differs.
     """
     for key, value in expected.items():
         if await peer.get(key) != value:
-            raise WrongAnswer(f"{key} is not what was stored")
+            raise WrongAnswerError(f"{key} is not what was stored")
 
 
 async def concurrent_gets(
@@ -37,7 +37,7 @@ async def concurrent_gets(
     timed, and the value's id compared; both cost all contestants the same.
 
     Raises:
-        WrongAnswer: a value is not the one stored under its key.
+        WrongAnswerError: a value is not the one stored under its key.
     """
     keys = list(expected)
     ids = [value["id"] for value in expected.values()]
@@ -53,7 +53,7 @@ async def concurrent_gets(
             value = await get(keys[position])
             latencies.append(clock() - begun)
             if value["id"] != ids[position]:
-                raise WrongAnswer(f"{keys[position]} answered with the value of another key")
+                raise WrongAnswerError(f"{keys[position]} answered with the value of another key")
             position = (position + 1) % len(keys)
 
     step = len(keys) // tasks
@@ -79,7 +79,7 @@ async def alternating_gets(
     """Median microseconds of a lone get of each, taking turns call by call, who goes first too.
 
     Raises:
-        WrongAnswer: a value is not the one stored under its key.
+        WrongAnswerError: a value is not the one stored under its key.
     """
     keys = list(expected)
     times: tuple[list[int], list[int]] = ([], [])
@@ -92,7 +92,7 @@ async def alternating_gets(
             value = await peer.get(key)
             times[which].append(clock() - begun)
             if value["id"] != expected[key]["id"]:
-                raise WrongAnswer(f"{key} answered with the value of another key")
+                raise WrongAnswerError(f"{key} answered with the value of another key")
     return quantile(sorted(times[0]), 0.5) / 1e3, quantile(sorted(times[1]), 0.5) / 1e3
 
 
@@ -120,7 +120,7 @@ async def one_at_a_time(
     """Enqueue ``count`` jobs at random intervals, waiting for each result; the stamps of each.
 
     Raises:
-        WrongAnswer: a job returned another index than its own.
+        WrongAnswerError: a job returned another index than its own.
     """
     chance = random.Random(seed)
     stamps = []
@@ -132,6 +132,6 @@ async def one_at_a_time(
         answer = await peer.result(handle)
         ended = time.monotonic_ns()
         if answer != index:
-            raise WrongAnswer(f"job {index} returned {answer!r}")
+            raise WrongAnswerError(f"job {index} returned {answer!r}")
         stamps.append({"index": index, "begun": begun, "enqueued": enqueued, "ended": ended})
     return stamps

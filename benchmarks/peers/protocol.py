@@ -47,7 +47,7 @@ class JobPeer(Protocol):
         """Check every result of `fill`.
 
         Raises:
-            WrongAnswer: one is missing or wrong.
+            WrongAnswerError: one is missing or wrong.
         """
         ...
 

@@ -32,11 +32,13 @@ class Channel:
         if self._socket is not None:
             self._socket.send(json.dumps({"index": index, "pid": os.getpid(), "ns": now, **more}).encode())
 
-    def first(self) -> None:
-        """Send a stamp on the first call in this process; afterwards nothing, at the cost of an attribute."""
-        if not self._started:
-            self._started = True
-            self.send(-1, time.monotonic_ns(), {})
+    def first(self) -> bool:
+        """Send a stamp on the first call in this process; whether this was it."""
+        if self._started:
+            return False
+        self._started = True
+        self.send(-1, time.monotonic_ns(), {})
+        return True
 
 
 @functools.cache
@@ -44,9 +46,9 @@ def _channel() -> Channel:
     return Channel(os.environ.get(SOCKET_VARIABLE))
 
 
-def first() -> None:
-    """The first line of ``noop``: tells the benchmark when this process started its first job."""
-    _channel().first()
+def first() -> bool:
+    """The first line of ``noop``: tells the benchmark when this process started its first job, which is True."""
+    return _channel().first()
 
 
 def stamp(index: int, **more: int) -> None:
