@@ -52,7 +52,7 @@ QUESTION: Final = Question(
 async def run(plan: Plan) -> Answer:
     """Measure all contestants, each alone on the server."""
     peers, rounds = plan.chosen(PEERS), plan.rounds_or(5, 2)
-    count, idle = plan.size_or(100, 20), 1.0 if plan.quick else 5.0
+    count, idle = plan.size_or(100, 20), 0.5 if plan.quick else 5.0
     with running_server(plan.server) as server, Reports(server.directory) as reports:
         versions: dict[str, str] = {}
 
@@ -72,7 +72,7 @@ async def pick_up(
     reports.clear()
     async with client(peer, server, "jobs") as producer, worker(peer, server, reports):
         versions |= await producer.call("versions", packages=peer.packages)
-        await producer.call("one_at_a_time", first=WARM_UP, count=3, gap=GAP, seed=0)
+        await producer.call("one_at_a_time", first=WARM_UP, count=2, gap=GAP, seed=0)
         await asyncio.sleep(0.5)
         before = server.usage()
         await asyncio.sleep(idle)

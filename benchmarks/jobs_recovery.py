@@ -64,7 +64,7 @@ async def recover(peer: Peer, server: BenchServer, reports: Reports, versions: d
     """One round of one contestant.
 
     Raises:
-        WrongAnswerError: a second run says that the first one consumed a try, or does not know that its worker died.
+        WrongAnswerError: a second run counts the first one as a try, or not as a stall.
     """
     server.clear()
     reports.clear()

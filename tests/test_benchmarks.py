@@ -89,7 +89,7 @@ def test_jobs_drain(tmp_path: Path) -> None:
 
 
 def test_jobs_pickup(tmp_path: Path) -> None:
-    text, found = published(tmp_path, "jobs_pickup", "--size", "3")
+    text, found = published(tmp_path, "jobs_pickup", "--size", "2")
     contestants = {
         "arq, best setting",
         "arq, defaults",
