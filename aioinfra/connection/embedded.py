@@ -36,6 +36,7 @@ from aioinfra.connection.state_dir import Running, StateDir
 from aioinfra.errors import EmbeddedServerError, InvalidArgument
 
 RECHECK: Final = 0.25  # seconds of waiting for the server between two looks whether its guardian lives
+SLOWEST_REPLY: Final = 1.0  # seconds for one PING: a server that loads its data replies only now and then
 _GUARDIAN: Final = Path(__file__).with_name("guardian.py")
 _KEPT_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "LANG", "LC_ALL")
 _CONFIG_NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
@@ -258,7 +259,7 @@ class _Start:
         return not free
 
     def _checked(self, running: Running) -> Running:
-        if (running.port, running.config) != (self._options.port, self._options.config):
+        if (running.port, running.config) != (self._options.port, dict(self._options.config)):
             raise EmbeddedServerError(
                 f"the server in {self._state.path} runs with another port or config: use another state_dir"
             )
@@ -287,13 +288,17 @@ class _Start:
             raise EmbeddedServerError(f"the guardian of the embedded server cannot start; {self._log}")
 
     def _wait_for_answer(self, path: str) -> str:
-        """Ask until the server answers, at most RECHECK seconds; says how it went."""
+        """Ask until the server answers, for RECHECK seconds or one slow reply; says how it went."""
         until = min(self._deadline, time.monotonic() + RECHECK)
-        while (answer := _ask(path)) is not _ANSWERS and time.monotonic() < until:
-            self._loading = self._loading or answer is _LOADING
+        while (answer := self._ask(path)) is not _ANSWERS and time.monotonic() < until:
             time.sleep(POLL)
         # A busy loader replies now and then only: what it said once explains its silence.
         return _LOADING if self._loading and answer is not _ANSWERS else answer
+
+    def _ask(self, path: str) -> str:
+        answer = _ask(path, max(POLL, min(SLOWEST_REPLY, self._deadline - time.monotonic())))
+        self._loading = self._loading or answer is _LOADING
+        return answer
 
     def _late(self, state: str) -> EmbeddedServerError:
         waited = f"within {self._options.start_timeout:g} s"
@@ -313,10 +318,10 @@ _ANSWERS: Final = "it answers"
 _LOADING: Final = "it is still loading its data; a longer start_timeout may help"
 
 
-def _ask(path: str) -> str:
+def _ask(path: str, timeout: float) -> str:
     """PING the server; one of a few sentences."""
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.2)
+        probe.settimeout(timeout)
         try:
             probe.connect(path)
             probe.sendall(b"PING\r\n")

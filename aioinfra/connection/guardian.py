@@ -29,6 +29,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TICK = 0.2  # seconds between two looks at users.lock
@@ -36,9 +37,7 @@ STARTING_TICK = 0.01  # the same, and between two PINGs, until the server has an
 MAX_FAILURES = 5
 FIRST_PAUSE = 0.05  # seconds before the third start of a server that does not come up; doubles each time
 DATA_WAIT = 5.0  # seconds for a killed guardian's server to end
-STOP_GRACE = (
-    10.0  # seconds from SIGTERM to SIGKILL; long, since a slow disk may still be taking the last writes
-)
+STOP_GRACE = 10.0  # seconds from SIGTERM to SIGKILL: a slow disk may still be taking the last writes
 REPEAT_TERM = 0.5  # seconds; a SIGTERM that arrives between fork and exec is lost
 KILLED = (signal.SIGKILL, signal.SIGTERM)  # somebody's doing, so no failure of the server
 PR_SET_PDEATHSIG = 1
@@ -60,7 +59,9 @@ def try_lock(fd: int) -> bool:
 
 def say(text: str) -> None:
     """One line into the log, which is standard error."""
-    os.write(2, f"{os.getpid()}:guardian {time.strftime('%d %b %Y %H:%M:%S')} {text}\n".encode())
+    line = f"{os.getpid()}:guardian {time.strftime('%d %b %Y %H:%M:%S')} {text}\n"
+    with suppress(OSError):  # a full disk must not take the guardian, and with it the server
+        os.write(2, line.encode(errors="replace"))
 
 
 class Guardian:
@@ -207,11 +208,9 @@ class Guardian:
         Path("failure").write_text(reason, encoding="utf-8")
 
     def _remove_socket(self) -> None:
-        try:
+        with suppress(OSError):  # with somebody else's file in it the directory stays
             Path(self._socket_path).unlink(missing_ok=True)
             Path(self._socket_path).parent.rmdir()
-        except OSError:
-            pass  # somebody else's file is in there: then the directory stays
 
     def _on_stop_signal(self, *_: object) -> None:
         self._asked_to_stop = True
