@@ -16,6 +16,16 @@ from aioinfra.jobs.job import ClaimReply
 from aioinfra.jobs.store import ClaimRequest, JobStore, Share
 
 
+def check_queue_name(argument: str, queue: object) -> None:
+    """Raise InvalidArgument unless ``queue`` can be the key of a queue."""
+    try:
+        usable = isinstance(queue, str) and bool(queue.encode())
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise InvalidArgument(argument, "queue names must be non-empty strings of valid Unicode")
+
+
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
     """The queues that a worker serves.
@@ -35,8 +45,7 @@ class QueueOptions:
             raise InvalidArgument("weights", "must name at least one queue")
         for argument, numbers in (("weights", self.weights), ("limits", self.limits)):
             for queue, number in numbers.items():
-                if not isinstance(queue, str) or not queue:
-                    raise InvalidArgument(argument, "queue names must be non-empty strings")
+                check_queue_name(argument, queue)
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise InvalidArgument(
                         argument, f"the number of queue {queue!r} must be whole and at least 1"

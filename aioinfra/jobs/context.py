@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,12 +50,14 @@ class JobContext:
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the job is; readable through `JobHandle.progress`. One round trip.
 
+        From a sync task's thread: ``anyio.from_thread.run(context.progress, 3, 10)``.
+
         Raises:
             InvalidArgument: a number is not a number, or ``message`` is longer than 1,000 characters.
         """
-        for name, value in (("done", done), ("total", total)):
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise InvalidArgument(name, "must be a number")
+        for name, value in (("done", done), ("total", 0 if total is None else total)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidArgument(name, "must be a finite number")
         if not isinstance(message, str) or len(message) > 1_000:
             raise InvalidArgument("message", "must be text of at most 1,000 characters")
         await self.sink(self.job_id, Progress(done, total, message))

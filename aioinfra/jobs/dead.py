@@ -16,7 +16,8 @@ class DeadLetter:
     Attributes:
         queue, job_id: where and what it was.
         task: its name, '' when the payload could not be read.
-        reason: why it was buried: exhausted, poison, expired, undecodable or unknown-task.
+        reason: why it was buried: failed (an error that is not retried), exhausted (the last try failed),
+            unencodable-result, undecodable (payload, id or arguments), expired, poison or unknown-task.
         error: what went wrong last.
         attempt, stalls: tries made, and runs whose worker died.
         died_at: unix seconds.

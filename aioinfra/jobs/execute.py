@@ -7,19 +7,10 @@ shutting down, or the task's own code raised CancelledError, which is an error l
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Awaitable
 from typing import Protocol
 
-from aioinfra.jobs.job import Aborted, Claim, Failed, Job, Outcome, Released, Succeeded
-
-
-class Cancel(enum.Enum):
-    """Why the worker cancelled a run."""
-
-    ABORT = "abort"
-    RELEASE = "release"
-
+from aioinfra.jobs.job import Aborted, Cancel, Failed, Outcome, Released, Run, Succeeded
 
 _CANCELLED: dict[Cancel, Outcome] = {Cancel.ABORT: Aborted(), Cancel.RELEASE: Released()}
 
@@ -47,53 +38,49 @@ class Runnable(Protocol):
         """Whether `after` wants to be called once the result is recorded."""
         ...
 
-    def refuse(self, claim: Claim) -> Outcome | None:
-        """An outcome that stands before the start (too many tries), or None to run."""
+    def refuse(self, run: Run) -> Outcome | None:
+        """An outcome that stands before the start (too many tries, arguments that do not fit), or None to run."""
         ...
 
-    def call(self, claim: Claim, job: Job) -> Awaitable[object]:
+    def call(self, run: Run) -> Awaitable[object]:
         """Run the task under its limits. What it raises goes to `judge`."""
         ...
 
-    def judge(self, error: BaseException, claim: Claim) -> Outcome:
+    def judge(self, error: BaseException, run: Run) -> Outcome:
         """What becomes of the job after an error."""
         ...
 
-    async def after(self, claim: Claim, job: Job) -> None:
-        """Called when the result is recorded, if `finishes_later`."""
+    async def after(self, run: Run) -> None:
+        """Called when the end is recorded, if `finishes_later`."""
         ...
 
 
-async def execute(claim: Claim, job: Job, runnable: Runnable, cancels: dict[str, Cancel]) -> Outcome:
-    """Run a job to its outcome. Raises nothing but KeyboardInterrupt and the like.
-
-    Args:
-        claim: what is run.
-        job: its decoded form.
-        runnable: the task.
-        cancels: causes of the worker's own cancellations, by token.
-    """
-    cause = cancels.get(claim.token)
-    if cause is not None:
-        return _CANCELLED[cause]
-    refused = runnable.refuse(claim)
-    if refused is not None:
-        return refused
+def refuse(run: Run, runnable: Runnable) -> Outcome | None:
+    """An outcome that stands before the start, or None to execute. Never raises."""
+    if run.cause is not None:
+        return _CANCELLED[run.cause]
     try:
-        value = await runnable.call(claim, job)
+        return runnable.refuse(run)
+    except Exception as error:  # noqa: BLE001 - restoring arguments runs a user's constructors
+        return _judged(runnable, error, run)
+
+
+async def execute(run: Run, runnable: Runnable) -> Outcome:
+    """Run a job that was not refused to its outcome. Raises nothing but KeyboardInterrupt and GeneratorExit."""
+    try:
+        value = await runnable.call(run)
     except asyncio.CancelledError as error:
-        cause = cancels.get(claim.token)
-        if cause is not None:
-            return _CANCELLED[cause]
-        return _judged(runnable, error, claim)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's task raises becomes an outcome
-        return _judged(runnable, error, claim)
+        return _judged(runnable, error, run) if run.cause is None else _CANCELLED[run.cause]
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a user's task raises becomes an outcome
+        return _judged(runnable, error, run)
     return Succeeded(value)
 
 
-def _judged(runnable: Runnable, error: BaseException, claim: Claim) -> Outcome:
+def _judged(runnable: Runnable, error: BaseException, run: Run) -> Outcome:
     try:
-        return runnable.judge(error, claim)
+        return runnable.judge(error, run)
     except Exception as broken:  # noqa: BLE001 - a user's policy may raise; the task's own error is what counts
         broken.__cause__ = error
         return Failed(broken)

@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from aioinfra.errors import DecodeError
 from aioinfra.jobs.context import JobContext, ProgressSink
-from aioinfra.jobs.job import Claim, Job, Outcome
+from aioinfra.jobs.job import Failed, Outcome, Run
 from aioinfra.jobs.task import Task
 
 
-async def limited(call: Awaitable[Any], seconds: float | None) -> Any:
-    """Await a call under its hard limit; TimeoutError when it is over."""
+async def limited(call: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
+    """Await a coroutine under its hard limit.
+
+    The timer is set when the coroutine waits for the first time: many jobs end without waiting, and a timer
+    costs more than they do.
+
+    Raises:
+        TimeoutError: the limit is over; its cause shows where the coroutine was.
+    """
     if seconds is None:
         return await call
-    async with asyncio.timeout(seconds):
-        return await call
+    ends = asyncio.get_running_loop().time() + seconds
+    try:
+        waiting = call.send(None)
+    except StopIteration as ended:
+        return ended.value
+    timer = asyncio.timeout_at(ends)
+    try:
+        async with timer:
+            return await _resumed(call, waiting)
+    except TimeoutError as error:
+        if timer.expired():
+            raise TimeoutError(f"the hard limit of {seconds:g} s is over") from error.__cause__
+        raise
+
+
+@types.coroutine
+def _resumed(call: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
+    """Await the rest of a coroutine that has been sent into once, and waits for ``waiting``."""
+    while True:
+        try:
+            yield waiting
+        except BaseException as error:  # noqa: BLE001 - thrown in by the loop, meant for the coroutine
+            try:
+                waiting = call.throw(error)
+            except StopIteration as ended:
+                return ended.value
+        else:
+            return (yield from call)  # a types.coroutine may delegate to a coroutine
 
 
 class TaskRunnable:
@@ -44,30 +80,47 @@ class TaskRunnable:
         self._plan = task.plan()
         self._threads = threads
         self._progress = progress
-        self._function: Callable[..., Awaitable[Any]] = task.function if task.is_async else self._in_thread
+        self._function: Callable[..., Coroutine[Any, Any, Any]] = (
+            task.function if task.is_async else self._in_thread
+        )
 
-    def refuse(self, claim: Claim) -> Outcome | None:  # noqa: ARG002 - the engine's signature
+    def refuse(self, run: Run) -> Outcome | None:
+        """Restore the arguments; a job whose arguments do not fit fails without a try."""
+        job = run.job
+        try:
+            run.local = self._plan.restore(job.args, job.kwargs)
+        except DecodeError as error:
+            return Failed(error, reason="undecodable")
         return None
 
-    def call(self, claim: Claim, job: Job) -> Awaitable[object]:
-        args, kwargs = job.args, job.kwargs
-        if args or kwargs:
-            args, kwargs = self._plan.restore(args, kwargs)
-        parameter = self.task.context_parameter
-        if parameter is None:
+    def call(self, run: Run) -> Awaitable[object]:
+        args, kwargs = run.local
+        if self.task.context_parameter is None:
             return limited(self._function(*args, **kwargs), self._limit)
+        claim, job = run.claim, run.job
         context = JobContext(
             claim.job_id, claim.queue, job.function, claim.attempt, claim.stalls,
             job.enqueued_ms / 1000, job.headers, self._progress,
         )  # fmt: skip
         return limited(self.task.call_with_context(self._function, context, args, kwargs), self._limit)
 
-    def judge(self, error: BaseException, claim: Claim) -> Outcome:
-        return self._policy.judge(error, claim.attempt)
+    def judge(self, error: BaseException, run: Run) -> Outcome:
+        return self._policy.judge(error, run.claim.attempt)
 
-    async def after(self, claim: Claim, job: Job) -> None: ...
+    async def after(self, run: Run) -> None: ...
 
     async def _in_thread(self, *args: Any, **kwargs: Any) -> Any:
-        # Not abandoned on cancellation: a thread over its limit keeps its slot, since it still runs.
         call = partial(self.task.function, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=self._threads)
+        # A task of its own holds the thread's place in the limiter: a thread cannot be stopped, so the run keeps
+        # its slot until it returns, over its limit or not.
+        thread = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
+        try:
+            value = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            await asyncio.wait([thread])
+            if not thread.cancelled():
+                thread.exception()  # seen: the cancellation is what counts
+            raise
+        if inspect.isawaitable(value):  # a plain function that wraps an async one
+            return await value
+        return value

@@ -10,64 +10,79 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import Context
 
 from aioinfra.backoff import Backoff
-from aioinfra.connection.batch import Batcher, BatchLimits
-from aioinfra.errors import EncodeError, StoreError, StoreFull, StoreUnavailable
-from aioinfra.jobs.dead import encode_dead_letter
-from aioinfra.jobs.execute import Runnable
-from aioinfra.jobs.job import (
-    REPLY_HEADER,
-    Aborted,
-    Action,
-    Failed,
-    Finish,
-    Outcome,
-    Released,
-    Retried,
-    Succeeded,
-)
+from aioinfra.errors import LifecycleError, StoreDenied, StoreError, StoreFull, StoreUnavailable
+from aioinfra.jobs.job import Claim, Finish
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.payload import JobCodec, Run, error_record
 from aioinfra.jobs.store import FinishStatus, JobStore
 
 logger = logging.getLogger("aioinfra.jobs")
 
 _RETRY = Backoff(tries=1_000_000, base=0.05, cap=0.5)
-_LIMITS = BatchLimits(max_items=500, max_bytes=1 << 20, max_waiting=1_000_000)
+_MAX_ITEMS = 500
+_MAX_BYTES = 1 << 20
+_PASSING = (StoreUnavailable, StoreFull, StoreDenied)
+"""What the server may stop answering; a batch waits for that. Anything else is the batch's own fault."""
 
 
 class Finisher:
-    """Sends finishes to the store. Owned by one worker.
+    """Sends finishes to the store. Owned by one worker, on one loop.
 
     Args:
         store: where they go.
         observer: told of batches and errors.
+        on_settled: told of the claims of each batch when the store knows of their end, or never will.
     """
 
-    def __init__(self, store: JobStore, observer: JobObserver) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        observer: JobObserver,
+        on_settled: Callable[[Sequence[Claim]], None] = lambda _claims: None,
+    ) -> None:
         self._store = store
         self._observer = observer
+        self.on_settled = on_settled
         self._worker = uuid.uuid4().hex
         self._batches = 0
-        self._outstanding = 0
-        self._give_up = False
+        self._waiting: list[Finish] = []
+        self._in_flight = 0
+        self._told: dict[str, asyncio.Future[FinishStatus]] = {}
+        self._sender: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
-        self._batcher: Batcher[Finish, FinishStatus] = Batcher(self._send, _LIMITS, size_of=_size_of)
+        self._closed = False
+        self._give_up = False
+        self.troubled = False
+        """The last call failed, and is being repeated."""
 
     @property
     def outstanding(self) -> int:
         """Finishes that the server has not confirmed yet."""
-        return self._outstanding
+        return len(self._waiting) + self._in_flight
 
-    def submit(self, finish: Finish) -> asyncio.Future[FinishStatus]:
-        """Send a finish with the next batch. The future need not be awaited."""
-        self._outstanding += 1
-        self._empty.clear()
-        future = self._batcher.submit(finish)
-        future.add_done_callback(self._done)
+    def submit(self, finish: Finish) -> None:
+        """Send a finish with the next batch. O(1), no await.
+
+        Raises:
+            LifecycleError: closed.
+        """
+        if self._closed:
+            raise LifecycleError("the finisher is closed")
+        self._waiting.append(finish)
+        if self._sender is None:
+            self._empty.clear()
+            # In an empty context: a batch belongs to no single job.
+            self._sender = asyncio.create_task(self._send_all(), name="aioinfra-finish", context=Context())
+
+    def submit_and_tell(self, finish: Finish) -> asyncio.Future[FinishStatus]:
+        """As `submit`; the future tells what became of it. Cancelling the future changes nothing."""
+        future: asyncio.Future[FinishStatus] = asyncio.get_running_loop().create_future()
+        self.submit(finish)
+        self._told[finish.claim.token] = future
         return future
 
     async def flush(self, timeout: float) -> bool:
@@ -81,99 +96,90 @@ class Finisher:
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Record what is left, at most ``timeout`` seconds; jobs beyond that run again after their lease."""
-        if not await self.flush(timeout):
-            logger.error("%d finished jobs could not be recorded; they will run again", self._outstanding)
-            self._give_up = True
-        await self._batcher.aclose()
+        flushed = await self.flush(timeout)
+        self._closed = self._give_up = True
+        if not flushed and self._sender is not None:
+            logger.error("%d finished jobs could not be recorded; they will run again", self.outstanding)
+            self._sender.cancel()
+            await asyncio.wait([self._sender])
 
-    def _done(self, future: asyncio.Future[FinishStatus]) -> None:
-        self._outstanding -= 1
-        if not self._outstanding:
-            self._empty.set()
-        if not future.cancelled() and future.exception() is not None:
-            logger.error("a finished job could not be recorded; it will run again: %s", future.exception())
+    # The sender
 
-    async def _send(self, finishes: list[Finish]) -> Sequence[FinishStatus | BaseException]:
-        self._batches += 1
-        nonce = f"{self._worker}-{self._batches}"
+    async def _send_all(self) -> None:
         try:
-            statuses = await self._until_answered(nonce, finishes)
-        except StoreError as error:
-            if len(finishes) == 1:
-                return [error]
-            # One of them is refused (its queue's key has another type, say): it must not take the others along.
-            return [answer for finish in finishes for answer in await self._send([finish])]
-        fenced = sum(not status.recorded for status in statuses)
-        if fenced:
-            logger.warning("%d finishes refused: their jobs were taken over after a lapsed lease", fenced)
-        return statuses
+            while self._waiting:
+                batch = self._next_batch()
+                self._in_flight = len(batch)
+                await self._send(batch)
+                self._in_flight = 0
+        finally:
+            # No await since the last look at the queue: a submit in between would find nobody to send it.
+            self._sender, self._in_flight, self.troubled = None, 0, False
+            self._empty.set()
+            for future in self._told.values():  # none, unless cancelled
+                _tell(future, FinishStatus.LOST)
+            self._told.clear()
 
-    async def _until_answered(self, nonce: str, finishes: list[Finish]) -> list[FinishStatus]:
+    def _next_batch(self) -> list[Finish]:
+        """What has gathered, within the bounds of one call; at least one."""
+        count = size = 0
+        for finish in self._waiting[:_MAX_ITEMS]:
+            size += len(finish.result) + len(finish.record) + 256
+            if size > _MAX_BYTES and count:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _send(self, batch: list[Finish]) -> None:
+        self._batches += 1
+        try:
+            statuses = await self._until_answered(f"{self._worker}-{self._batches}", batch)
+        except Exception as error:  # noqa: BLE001 - one finish that cannot be sent must not take the others along
+            if len(batch) > 1 and not self._give_up:
+                for finish in batch:
+                    await self._send([finish])
+                return
+            logger.error(  # noqa: TRY400 - the store's error is known, its traceback tells nothing
+                "%d finished jobs could not be recorded (%s); they will run again",
+                len(batch),
+                type(error).__name__,
+            )
+            statuses = [FinishStatus.LOST] * len(batch)
+        self._settle(batch, statuses)
+
+    async def _until_answered(self, nonce: str, batch: list[Finish]) -> list[FinishStatus]:
         attempt = 0
         while True:
             attempt += 1
             before = time.perf_counter()
             try:
-                statuses = await self._store.finish(self._worker, nonce, finishes)
-            except (StoreUnavailable, StoreFull):
+                statuses = await self._store.finish(self._worker, nonce, batch)
+            except StoreError as error:
                 self._observer.store_error("finish")
-                if self._give_up:
+                if self._give_up or not isinstance(error, _PASSING):
                     raise
+                if not self.troubled:
+                    logger.warning("cannot record finished jobs (%s); trying again", type(error).__name__)
+                self.troubled = True
                 await asyncio.sleep(_RETRY.delay(attempt))
             else:
-                self._observer.recorded(len(finishes), time.perf_counter() - before)
+                self.troubled = False
+                self._observer.recorded(len(batch), time.perf_counter() - before)
                 return statuses
 
-
-def _size_of(finish: Finish) -> int:
-    return len(finish.result) + len(finish.record) + 256
-
-
-_FOR_EVER = -1
-_KEEP_UNKNOWN = 3600.0
-
-
-def settle(
-    run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCodec, reason: str = "exhausted"
-) -> tuple[Finish, Outcome]:
-    """An outcome as the store takes it, and the outcome that counts: a result that cannot be encoded is a failure.
-
-    Args:
-        run: what ran.
-        outcome: how it ended.
-        runnable: the task, or None when it was never found.
-        codec: encodes the result.
-        reason: why a failed job is buried, for its dead letter.
-    """
-    claim = run.claim
-    if isinstance(outcome, Released):
-        number = claim.score if outcome.due_ms is None else outcome.due_ms
-        return Finish(claim, Action.RELEASE, number=number), outcome
-    if isinstance(outcome, Retried):
-        tries, pause = claim.attempt, int(outcome.delay * 1000)
-        return Finish(claim, Action.RETRY, result_ttl_ms=tries, number=pause), outcome
-    keep = _KEEP_UNKNOWN if runnable is None else runnable.keep_result
-    ttl = _FOR_EVER if keep is None else int(keep * 1000)
-    result = b""
-    if ttl:
-        result, faithful = codec.encode_result(run, outcome)
-        if not faithful and isinstance(outcome, Succeeded):
-            reason = "unencodable-result"
-            outcome = Failed(EncodeError("result", "cannot be encoded"))
-    reply_to = run.job.headers.get(REPLY_HEADER, "")
-    if isinstance(outcome, Failed) and outcome.bury:
-        record = encode_dead_letter(claim, run.job.function, reason, error_record(outcome.error))
-        return Finish(claim, Action.BURY, result, ttl, 0, reply_to, record), outcome
-    lease = 0 if runnable is None else int(runnable.keep_lease * 1000)
-    return Finish(claim, Action.DONE, result, ttl, lease, reply_to), outcome
+    def _settle(self, batch: list[Finish], statuses: Sequence[FinishStatus]) -> None:
+        if self._told:
+            for finish, status in zip(batch, statuses, strict=True):
+                future = self._told.pop(finish.claim.token, None)
+                if future is not None:
+                    _tell(future, status)
+        fenced = statuses.count(FinishStatus.FENCED)
+        if fenced:
+            logger.warning("%d finishes refused: their jobs were taken over after a lapsed lease", fenced)
+        self.on_settled([finish.claim for finish in batch])
 
 
-def outcome_name(outcome: Outcome) -> str:
-    """The outcome's word in metrics and logs."""
-    if isinstance(outcome, Failed):
-        return "dead" if outcome.bury else "failed"
-    if isinstance(outcome, Retried):
-        return "retried"
-    if isinstance(outcome, Released):
-        return "released"
-    return "aborted" if isinstance(outcome, Aborted) else "succeeded"
+def _tell(future: asyncio.Future[FinishStatus], status: FinishStatus) -> None:
+    if not future.done():
+        future.set_result(status)

@@ -49,7 +49,8 @@ class JobHandle(Generic[R_co]):
         """Wait for the job and return what its task returned, restored by the task's return annotation.
 
         Args:
-            timeout: seconds to wait; None waits as long as the job is known.
+            timeout: seconds to wait, across outages of the server; 0 takes a look. None waits as long as the
+                job is known and the server answers.
 
         Raises:
             JobFailed: the task ended with an error; carries its type, text and frames.

@@ -1,15 +1,20 @@
 """The values that travel through the engine: what is asked for, what is claimed, how it ended.
 
-JobRequest -> (stored) -> Claim -> Job -> Outcome -> Finish -> (recorded)
+JobRequest -> (stored) -> Claim -> Run of a Job -> Outcome -> Finish -> (recorded)
+
+All are immutable but `Run`, which lives as long as one run on one worker.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+R = TypeVar("R")
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -60,7 +65,7 @@ class Claim(NamedTuple):
     Attributes:
         queue: name of the queue that it came from.
         job_id: the id; undecodable bytes appear as lone surrogates.
-        score: due time in unix milliseconds before the claim.
+        score: due time in unix milliseconds before the claim, earlier by its priority.
         attempt: 1 for the first try.
         stalls: how many runs ended without a word (a killed worker); they cost no try.
         aborted: an abort was requested before the start.
@@ -117,6 +122,43 @@ class Job(NamedTuple):
     raw: Any = None
 
 
+UNREADABLE = Job("", (), {}, 0)
+"""Stands in for a job whose payload cannot be read."""
+
+
+class Cancel(Enum):
+    """Why the worker cancelled a run. A cancellation without a cause is the task's own doing."""
+
+    ABORT = "abort"
+    RELEASE = "release"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of one claim on this worker, passed down the steps from its start to its recorded end.
+
+    Attributes:
+        claim: replaced when the worker claims its own running job anew, after a lease that lapsed.
+        job: set when the payload has been read.
+        task: the asyncio task that runs it.
+        begun: the task has reached its first line, so a cancellation will pass through its handlers.
+        cause: why the worker cancelled it, if it did.
+        settled: its finish was handed in; the claim may not change any more.
+        started_ms, finished_ms: unix milliseconds by this machine's clock.
+        local: whatever the runnable keeps from one step to the next.
+    """
+
+    claim: Claim
+    job: Job = UNREADABLE
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    cause: Cancel | None = None
+    settled: bool = False
+    started_ms: int = 0
+    finished_ms: int = 0
+    local: Any = None
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
     """An exception as data: what is kept of a failure.
@@ -141,10 +183,14 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task ended with an error and will not run again; ``bury`` moves it to the dead letters."""
+    """The task ended with an error and will not run again; ``bury`` moves it to the dead letters.
+
+    ``reason`` is the dead letter's: see `DeadLetter`.
+    """
 
     error: BaseException
     bury: bool = True
+    reason: str = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +208,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gives the job back; no try is counted. ``due_ms`` is when it is due again, if not as before."""
-
-    due_ms: int | None = None
+    """The worker gives the job back, to its old place in the queue; no try is counted."""
 
 
 Outcome = Succeeded | Failed | Retried | Aborted | Released
@@ -177,6 +221,7 @@ class Action(StrEnum):
     RETRY = "r"
     RELEASE = "l"
     BURY = "x"
+    PARK = "p"
 
 
 class Finish(NamedTuple):
@@ -187,7 +232,8 @@ class Finish(NamedTuple):
         action: what becomes of the job.
         result: the encoded result, empty when none is kept.
         result_ttl_ms: how long it is kept; 0 not at all, -1 for ever. RETRY: the number of tries made.
-        number: RETRY: delay in ms from now; RELEASE: the score to return to; DONE: ms to keep the lease key.
+        number: RETRY: delay in ms from now; RELEASE: the score to return to; DONE: ms to keep the lease key;
+            PARK: ms for which the job is left to other workers before it is buried.
         reply_to: channel to tell, or ''.
         record: the encoded error record of a dead letter, else empty.
     """
@@ -220,7 +266,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class JobRequest:
+class JobRequest(Generic[R]):
     """What a producer asks for: a task, its arguments, and where, when and as what it runs.
 
     Attributes:
@@ -230,9 +276,11 @@ class JobRequest:
         job_id: an id of the caller's choice; a second job with it is not stored.
         delay: seconds from now.
         at: unix seconds; not together with ``delay``.
-        priority: 0 to 100; higher starts earlier within its queue among jobs that are due.
+        priority: 0 to 100; higher starts earlier within its queue among jobs that were due at once. A job
+            that is deferred or retried takes its place by its due time.
         expires: seconds after it is due in which it must start.
         headers: travel beside the arguments.
+        returns: the type of the result.
     """
 
     task: str
@@ -245,3 +293,4 @@ class JobRequest:
     priority: int = 0
     expires: float | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    returns: Any = Any

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from aioinfra.jobs.finish import outcome_name
-from aioinfra.jobs.job import Claim, Failed, Job, Outcome, Retried
-from aioinfra.jobs.payload import error_record
+from aioinfra.jobs.job import Failed, Outcome, Retried, Run
+from aioinfra.jobs.records import error_record, printable
+from aioinfra.jobs.settle import outcome_name
 
 logger = logging.getLogger("aioinfra.jobs")
 
@@ -16,33 +16,30 @@ class ServiceLog:
 
     __slots__ = ()
 
-    def started(self, claim: Claim, job: Job) -> None:
+    def started(self, run: Run) -> None:
         if logger.isEnabledFor(logging.INFO):
-            logger.info(
-                "job started", extra={"job_id": claim.job_id, "task": job.function, "attempt": claim.attempt}
-            )
+            logger.info("job started", extra=_fields(run))
 
-    def ended(self, claim: Claim, job: Job, outcome: Outcome, seconds: float) -> None:
+    def ended(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
         if isinstance(outcome, Failed):
-            self._failed(claim, job, outcome, seconds)
+            error = outcome.error
+            told = (type(error), error, error.__traceback__) if error.__traceback__ is not None else None
+            extra = _fields(run, seconds) | {"reason": outcome.reason}
+            logger.error("job failed: %s", error_record(error).type, extra=extra, exc_info=told)
         elif isinstance(outcome, Retried) and outcome.error is not None:
-            record = error_record(outcome.error)
-            logger.warning(
-                "job will be retried in %.1f s after %s",
-                outcome.delay,
-                record.type,
-                extra=_fields(claim, job),
-            )
+            kind = error_record(outcome.error).type
+            logger.warning("job will be retried in %.1f s after %s", outcome.delay, kind, extra=_fields(run))
         elif logger.isEnabledFor(logging.INFO):
-            fields = {**_fields(claim, job), "seconds": round(seconds, 6)}
-            logger.info("job %s", outcome_name(outcome), extra=fields)
-
-    def _failed(self, claim: Claim, job: Job, outcome: Failed, seconds: float) -> None:
-        error = outcome.error
-        fields = {**_fields(claim, job), "seconds": round(seconds, 6)}
-        told = (type(error), error, error.__traceback__) if error.__traceback__ is not None else None
-        logger.error("job failed: %s", error_record(error).type, extra=fields, exc_info=told)
+            logger.info("job %s", outcome_name(outcome), extra=_fields(run, seconds))
 
 
-def _fields(claim: Claim, job: Job) -> dict[str, object]:
-    return {"job_id": claim.job_id, "task": job.function, "attempt": claim.attempt}
+def _fields(run: Run, seconds: float | None = None) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "job_id": printable(run.claim.job_id),
+        "task": run.job.function,
+        "queue": run.claim.queue,
+        "attempt": run.claim.attempt,
+    }
+    if seconds is not None:
+        fields["seconds"] = round(seconds, 6)
+    return fields

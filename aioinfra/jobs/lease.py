@@ -11,6 +11,7 @@ Ownership: the loop adds and removes claims; the thread only reads them, and tel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -26,6 +27,7 @@ logger = logging.getLogger("aioinfra.jobs")
 
 _CHUNK = 500
 _RETRY_PAUSE = 0.25
+_CLOSE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +36,18 @@ class LeaseOptions:
 
     Attributes:
         duration: seconds; a killed worker's jobs start elsewhere after at most this, plus 2 s.
-        stall_limit: seconds of a blocked event loop after which its leases are no longer renewed.
+        stall_limit: seconds of a blocked event loop after which its leases are no longer renewed; native code
+            that keeps the interpreter lock for longer than ``duration`` loses them in any case.
     """
 
     duration: float = 15.0
     stall_limit: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("duration", "stall_limit"):
+        for name, least in (("duration", 0.5), ("stall_limit", 2.0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 86_400:
-                raise InvalidArgument(name, "must be 0.5 to 86,400 seconds")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 86_400:
+                raise InvalidArgument(name, f"must be {least:g} to 86,400 seconds")
 
 
 class LeaseKeeper:
@@ -72,20 +75,28 @@ class LeaseKeeper:
         self._held: dict[str, tuple[float, Claim]] = {}
         self._beat = time.monotonic()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_move = 0.0
         self._stalled = False
+        self._failing = False
 
     # The loop's side
 
-    def hold(self, claim: Claim) -> None:
-        """Renew this claim's lease from now on."""
-        self._held[claim.token] = (time.monotonic(), claim)
+    def hold(self, claims: Sequence[Claim]) -> None:
+        """Renew these claims' leases from now on."""
+        now = time.monotonic()
+        for claim in claims:
+            self._held[claim.token] = (now, claim)
 
-    def drop(self, claim: Claim) -> None:
-        """Renew it no longer."""
-        self._held.pop(claim.token, None)
+    def drop(self, claims: Sequence[Claim]) -> None:
+        """Renew them no longer."""
+        for claim in claims:
+            self._held.pop(claim.token, None)
+
+    def _give_up(self, lost: list[Claim]) -> None:
+        self.drop(lost)
+        self._on_lost(lost)
 
     def beat(self) -> None:
         """The event loop moves; to be called at least once a second."""
@@ -95,37 +106,51 @@ class LeaseKeeper:
         """Start the thread, from the loop that it serves."""
         self._loop = asyncio.get_running_loop()
         self.beat()
-        self._thread = threading.Thread(target=self._run, name="aioinfra-leases", daemon=True)
-        self._thread.start()
+        ended = self._loop.create_future()
+        threading.Thread(target=self._run, args=(ended,), name="aioinfra-leases", daemon=True).start()
+        self._ended = ended
 
     async def aclose(self) -> None:
-        """End the thread; waits at most for one call to the server."""
+        """End the thread; waits for the one call to the server that may be under way."""
         self._stop.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        if self._ended is not None:  # no join in the default executor, which jobs may have filled
+            await asyncio.wait([self._ended], timeout=_CLOSE_TIMEOUT)
 
     # The thread's side
 
-    def _run(self) -> None:
+    def _run(self, ended: asyncio.Future[None]) -> None:
         interval = self._options.duration / 4
         store: LeaseStore | None = None
         pause = interval
-        while not self._stop.wait(pause):
-            pause = interval
-            claims = self._due(interval)
-            if not claims:
-                continue
-            try:
-                if store is None:
-                    store = self._open_store()
-                self._renew(store, claims)
-            except StoreError as error:
-                logger.warning("leases not renewed (%s); trying again", type(error).__name__)
-                self._tell(self._on_error)
-                _close(store)
-                store, pause = None, _RETRY_PAUSE
-        _close(store)
+        try:
+            while not self._stop.wait(pause):
+                pause = interval
+                claims = self._due(interval)
+                if not claims:
+                    continue
+                try:
+                    if store is None:
+                        store = self._open_store()
+                    self._renew(store, claims)
+                    self._failing = False
+                except Exception as error:  # noqa: BLE001 - whatever it was, the leases need the next attempt
+                    self._failed(error)
+                    _close(store)
+                    store, pause = None, _RETRY_PAUSE
+        finally:
+            _close(store)
+            self._tell(partial(_set, ended))
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failing:
+            known = isinstance(error, StoreError)
+            logger.warning(
+                "leases not renewed (%s); trying again",
+                type(error).__name__,
+                exc_info=None if known else error,
+            )
+        self._failing = True
+        self._tell(self._on_error)
 
     def _due(self, interval: float) -> list[Claim]:
         """Claims old enough to need renewal; none while the loop is stalled beyond its limit."""
@@ -152,7 +177,7 @@ class LeaseKeeper:
             # A claim that was finished while the call was on its way is not lost.
             lost = [claim for claim in lost if claim.token in self._held]
             if lost:
-                self._tell(partial(self._on_lost, lost))
+                self._tell(partial(self._give_up, lost))
         if move:
             self._last_move = now
 
@@ -164,6 +189,12 @@ class LeaseKeeper:
                 logger.debug("the event loop has closed; its leases end by themselves")
 
 
+def _set(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
 def _close(store: LeaseStore | None) -> None:
     if store is not None:
-        store.close()
+        with contextlib.suppress(Exception):  # it is being given up
+            store.close()

@@ -6,6 +6,7 @@ goes over the wire.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -16,7 +17,7 @@ import redis as blocking_redis
 from aioinfra.connection.pool import RedisClient, Script, translate
 from aioinfra.errors import StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
-from aioinfra.jobs.store import ClaimRequest, DeadLetterData, FinishStatus
+from aioinfra.jobs.store import Added, ClaimRequest, DeadLetterData, FinishStatus
 
 RESULT_PREFIX = "arq:result:"
 IN_PROGRESS_PREFIX = "arq:in-progress:"
@@ -46,6 +47,10 @@ def job_id_bytes(job_id: str) -> bytes:
     return job_id.encode("utf-8", "surrogateescape")
 
 
+def _key(prefix: str, job_id: str) -> bytes:
+    return prefix.encode() + job_id_bytes(job_id)
+
+
 class RedisJobStore:
     """`JobStore` on one server.
 
@@ -58,17 +63,14 @@ class RedisJobStore:
         self._client = client
         self._now = now_ms
 
-    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool) -> list[bool]:
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
         queues: dict[str, int] = {}
-        args: list[str | bytes | int] = [self._now, 0, int(repeated)]
-        for request in requests:
-            index = queues.setdefault(request.queue, len(queues) + 1)
-            due: str | int = "" if request.due_ms is None else request.due_ms
-            args += (index, request.job_id, int(request.chosen), due, request.offset_ms)
-            args += (request.lives_ms, request.nonce, request.payload)
-        args[1] = len(queues)
-        reply = await self._client.run_script(script("add"), list(queues), args)
-        return [status != 0 for status in reply]
+        args: list[str | bytes | int] = [self._now, int(repeated)]
+        for queue, job_id, chosen, due, offset, lives, nonce, payload in requests:
+            args += (queues.setdefault(queue, len(queues) + 1), job_id, int(chosen))
+            args += ("" if due is None else due, offset, lives, nonce, payload)
+        reply = await self._client.run_script(script("add"), list(queues), args, deadline)
+        return [Added(number) for number in reply]
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         keys = [share.queue for share in request.shares]
@@ -97,32 +99,32 @@ class RedisJobStore:
             args += (claim.queue, job_id_bytes(claim.job_id), claim.token, action.value)
             args += (result, ttl, number, reply_to, record)
         reply: bytes = await self._client.run_script(script("finish"), [RECEIPT_PREFIX + worker], args)
-        return [_RECORDED if status == _KEPT else _FENCED for status in reply]
+        return [_LETTERS[letter] for letter in reply]
 
     async def result(self, job_id: str) -> bytes | None:
-        value: bytes | None = await self._client.execute("GET", RESULT_PREFIX + job_id)
+        value: bytes | None = await self._client.execute("GET", _key(RESULT_PREFIX, job_id))
         return value
 
     async def status(self, queue: str, job_id: str) -> tuple[JobStatus, bytes | None]:
         replies = await self._client.pipeline(
             [
-                ("GET", RESULT_PREFIX + job_id),
-                ("EXISTS", IN_PROGRESS_PREFIX + job_id),
-                ("ZSCORE", queue, job_id),
+                ("GET", _key(RESULT_PREFIX, job_id)),
+                ("EXISTS", _key(IN_PROGRESS_PREFIX, job_id)),
+                ("ZSCORE", queue, job_id_bytes(job_id)),
                 ("TIME",),
             ]
         )
         for reply in replies:
             if isinstance(reply, StoreError):
                 raise reply
-        result, running, score, (seconds, _) = replies
+        result, running, score, (seconds, microseconds) = replies
         if result is not None:
             return JobStatus.SUCCEEDED, result
         if score is None:
             return JobStatus.NOT_FOUND, None
         if running:
             return JobStatus.RUNNING, None
-        due = float(score) <= (int(seconds) + 1) * 1000
+        due = float(score) <= int(seconds) * 1000 + int(microseconds) / 1000
         return JobStatus.QUEUED if due else JobStatus.DEFERRED, None
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
@@ -135,10 +137,10 @@ class RedisJobStore:
         }
 
     async def set_progress(self, job_id: str, progress: bytes) -> None:
-        await self._client.execute("SET", PROGRESS_PREFIX + job_id, progress, "EX", _PROGRESS_TTL)
+        await self._client.execute("SET", _key(PROGRESS_PREFIX, job_id), progress, "EX", _PROGRESS_TTL)
 
     async def progress(self, job_id: str) -> bytes | None:
-        value: bytes | None = await self._client.execute("GET", PROGRESS_PREFIX + job_id)
+        value: bytes | None = await self._client.execute("GET", _key(PROGRESS_PREFIX, job_id))
         return value
 
     async def dead_letters(self, queue: str, limit: int) -> list[DeadLetterData]:
@@ -156,27 +158,37 @@ class RedisJobStore:
         ]
 
 
-_RECORDED = FinishStatus(recorded=True)
-_FENCED = FinishStatus(recorded=False)
-_KEPT = ord("k")
+_LETTERS = {ord(status.value): status for status in FinishStatus if status.value}
 _FIELDS = 8
 
 
 def _claims(queues: list[str], now: int, flat: list[Any]) -> list[Claim]:
+    # _make of a slice: the engine's hot path.
     return [
-        Claim(
-            queue=queues[flat[at] - 1],
-            job_id=flat[at + 1].decode("utf-8", "surrogateescape"),
-            score=int(float(flat[at + 2])),
-            attempt=flat[at + 3],
-            stalls=flat[at + 4],
-            aborted=flat[at + 5] == 1,
-            token=flat[at + 6].decode("ascii"),
-            payload=flat[at + 7],
-            claimed_ms=now,
+        Claim._make(
+            (
+                queues[flat[at] - 1],
+                flat[at + 1].decode("utf-8", "surrogateescape"),
+                _score(flat[at + 2]),
+                flat[at + 3],
+                flat[at + 4],
+                flat[at + 5] == 1,
+                flat[at + 6].decode("ascii"),
+                flat[at + 7],
+                now,
+            )
         )
         for at in range(0, len(flat), _FIELDS)
     ]
+
+
+def _score(text: bytes) -> int:
+    """A score as whole milliseconds. Foreign producers may have written fractions and infinities."""
+    try:
+        return int(text)
+    except ValueError:
+        score = float(text)
+        return int(score) if math.isfinite(score) else 0
 
 
 class RedisLeaseStore:

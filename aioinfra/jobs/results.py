@@ -1,109 +1,106 @@
-"""Waiting for results: told by the worker's finish, not by polling.
-
-An enqueue puts the name of the client's channel into the job's headers; the script that records the result
-publishes the job's id there. The client listens on one connection, opened when a result is first waited for.
-While that connection is down, and for jobs enqueued by others, waiting falls back to looking every now and then.
-"""
+"""What became of a job: its result, its status, its progress."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from typing import Any
 
-from aioinfra.connection.pool import RedisClient
-from aioinfra.connection.subscription import Subscription
+import msgspec
 
-REPLY_PREFIX = "aioinfra:reply:"
+from aioinfra.errors import (
+    DecodeError,
+    InvalidArgument,
+    JobAborted,
+    JobFailed,
+    JobNotFound,
+    StoreUnavailable,
+)
+from aioinfra.jobs.arguments import restore
+from aioinfra.jobs.job import ErrorRecord, JobStatus, Progress
+from aioinfra.jobs.payload import JobCodec, ResultInfo
+from aioinfra.jobs.records import ABORTED
+from aioinfra.jobs.replies import ReplyListener
+from aioinfra.jobs.store import JobStore
 
-_LOOK_WHEN_TOLD = 5.0
-"""Seconds between looks while the channel is up: covers jobs that were enqueued without it."""
-_LOOK_FIRST = 0.02
-_LOOK_MOST = 0.5
 
-
-class ReplyListener:
-    """Wakes the tasks that wait for a job when the job ends. Owned by the client; one per event loop.
+class ResultReader:
+    """`JobReader` over a store. Owned by the client.
 
     Args:
-        client: the server; owned by the caller.
-        name: unique name of the channel.
+        store: where the results are.
+        codec: reads them.
+        replies: says when to look.
     """
 
-    def __init__(self, client: RedisClient, name: str) -> None:
-        self.channel = REPLY_PREFIX + name
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._subscription = Subscription(client, [self.channel], self._told, self._resubscribed)
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, store: JobStore, codec: JobCodec, replies: ReplyListener) -> None:
+        self._store = store
+        self._codec = codec
+        self._replies = replies
 
-    async def start(self, timeout: float = 1.0) -> bool:
-        """Listen, from the first call on; answers whether the channel is up. Waits at most ``timeout`` seconds."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._subscription.run(), name="aioinfra-replies")
-        return await self._subscription.wait_up(timeout)
+    async def result(self, queue: str, job_id: str, returns: Any, timeout: float | None) -> Any:
+        """Wait for a job; see `JobHandle.result`."""
+        if timeout is not None and (
+            isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0
+        ):
+            raise InvalidArgument("timeout", "must be seconds, at least 0, or None")
+        if timeout == 0:
+            data = await self._look(queue, job_id)
+            if data is None:
+                raise TimeoutError
+        else:
+            async with asyncio.timeout(timeout):
+                data = await self._wait(queue, job_id, patient=timeout is not None)
+        return value_of(self._codec.decode_result(data), job_id, returns)
 
-    def watch(self, job_id: str) -> Watch:
-        """A context in which the end of a job sets an event."""
-        return Watch(self, job_id)
+    async def _wait(self, queue: str, job_id: str, *, patient: bool) -> bytes:
+        self._replies.start()
+        with self._replies.watch(job_id) as watch:
+            while True:
+                try:
+                    data = await self._look(queue, job_id)
+                except StoreUnavailable:
+                    if not patient:
+                        raise
+                    data = None
+                if data is not None:
+                    return data
+                await watch.wait()
 
-    async def aclose(self) -> None:
-        """Stop listening."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+    async def _look(self, queue: str, job_id: str) -> bytes | None:
+        status, data = await self._store.status(queue, job_id)
+        if status is JobStatus.NOT_FOUND:
+            # It may have ended between the two reads of that one round trip.
+            data = await self._store.result(job_id)
+            if data is None:
+                raise JobNotFound(job_id)
+        return data
 
-    @property
-    def is_up(self) -> bool:
-        """Whether the channel is subscribed right now."""
-        return self._subscription.is_up
+    async def status(self, queue: str, job_id: str) -> JobStatus:
+        """Where a job is. One round trip."""
+        status, data = await self._store.status(queue, job_id)
+        if data is None:
+            return status
+        return JobStatus.SUCCEEDED if self._codec.decode_result(data).success else JobStatus.FAILED
 
-    def _told(self, _channel: bytes, message: bytes) -> None:
-        for event in self._waiting.get(message.decode("utf-8", "surrogateescape"), ()):
-            event.set()
+    async def result_info(self, job_id: str) -> ResultInfo | None:
+        """An ended job's particulars, or None. One round trip."""
+        data = await self._store.result(job_id)
+        return None if data is None else self._codec.decode_result(data)
 
-    def _resubscribed(self) -> None:
-        """After a gap anything may have ended: let every waiter look."""
-        for events in self._waiting.values():
-            for event in events:
-                event.set()
-
-    def _add(self, job_id: str, event: asyncio.Event) -> None:
-        self._waiting[job_id].add(event)
-
-    def _remove(self, job_id: str, event: asyncio.Event) -> None:
-        events = self._waiting[job_id]
-        events.discard(event)
-        if not events:
-            del self._waiting[job_id]
-
-
-class Watch:
-    """One task's interest in one job."""
-
-    __slots__ = ("_event", "_job_id", "_listener", "_looks")
-
-    def __init__(self, listener: ReplyListener, job_id: str) -> None:
-        self._listener = listener
-        self._job_id = job_id
-        self._event = asyncio.Event()
-        self._looks = 0
-
-    def __enter__(self) -> Watch:
-        self._listener._add(self._job_id, self._event)  # noqa: SLF001 - the listener's other half
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener._remove(self._job_id, self._event)  # noqa: SLF001 - the listener's other half
-
-    async def wait(self) -> None:
-        """Return when it is time to look again: told, or after a while."""
-        pause = min(_LOOK_FIRST * 2**self._looks, _LOOK_MOST)
-        if self._listener.is_up:
-            pause = _LOOK_WHEN_TOLD
-        self._looks = min(self._looks + 1, 10)
+    async def progress(self, job_id: str) -> Progress | None:
+        """What the job last said of its progress, or None. One round trip."""
+        data = await self._store.progress(job_id)
         try:
-            async with asyncio.timeout(pause):
-                await self._event.wait()
-        except TimeoutError:
-            return
-        self._event.clear()
+            return None if data is None else msgspec.json.decode(data, type=Progress)
+        except msgspec.MsgspecError:
+            raise DecodeError("the progress of the job cannot be read") from None
+
+
+def value_of(info: ResultInfo, job_id: str, returns: Any) -> Any:
+    """What a result says, as the type ``returns``; a failure is raised."""
+    if info.success:
+        return restore(info.value, "result", returns)
+    record = info.value if isinstance(info.value, ErrorRecord) else ErrorRecord("unknown", str(info.value))
+    if record.type == ABORTED:
+        raise JobAborted(job_id)
+    raise JobFailed(job_id, record.type, record.message, record.traceback)

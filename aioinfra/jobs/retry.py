@@ -31,19 +31,38 @@ class RetryPolicy:
         backoff: number of tries and their spacing.
         retry_on: errors that are retried.
         dont_retry_on: errors that are not, even if ``retry_on`` covers them.
+
+    A raised `Retry` is always granted while there are tries left. When there are none, the error that it was
+    raised for (``raise Retry() from error``, or inside its ``except``) is what is kept.
     """
 
     backoff: Backoff = field(default_factory=Backoff)
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     dont_retry_on: tuple[type[BaseException], ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("retry_on", "dont_retry_on"):
+            kinds = getattr(self, name)
+            if not isinstance(kinds, tuple) or not all(_is_error(kind) for kind in kinds):
+                raise InvalidArgument(name, "must be a tuple of exception classes")
+        if not isinstance(self.backoff, Backoff):
+            raise InvalidArgument("retry", "must be a Backoff")
+
     def judge(self, error: BaseException, attempt: int) -> Outcome:
         """What becomes of a job whose attempt (from 1) ended with ``error``. Pure but for the jitter."""
         if attempt >= self.backoff.tries:
-            cause = error.__cause__ or error.__context__ if isinstance(error, Retry) else None
-            return Failed(cause or error)
+            cause = (error.__cause__ or error.__context__) if isinstance(error, Retry) else None
+            retried = isinstance(error, Retry) or self._retries(error)
+            return Failed(cause or error, reason="exhausted" if retried else "failed")
         if isinstance(error, Retry):
             return Retried(self.backoff.delay(attempt) if error.delay is None else error.delay)
-        if isinstance(error, self.dont_retry_on) or not isinstance(error, self.retry_on):
+        if not self._retries(error):
             return Failed(error)
         return Retried(self.backoff.delay(attempt), error)
+
+    def _retries(self, error: BaseException) -> bool:
+        return isinstance(error, self.retry_on) and not isinstance(error, self.dont_retry_on)
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)

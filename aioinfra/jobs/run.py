@@ -1,6 +1,6 @@
 """One claim from payload to finish: decode, find the task, run it in its own context, settle the outcome.
 
-    claim -> _decoded -> _runnable -> execute -> settle -> Finisher
+    claim -> _outcome_before -> execute -> settle -> Finisher
 
 Every branch ends in a finish: a claim never leaves this module without one, so that no slot and no job is lost.
 """
@@ -13,30 +13,33 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aioinfra import context
-from aioinfra.errors import DecodeError, UnknownTask
-from aioinfra.jobs.execute import Cancel, Runnable, execute
-from aioinfra.jobs.finish import Finisher, outcome_name, settle
-from aioinfra.jobs.job import Aborted, Claim, Failed, Job, Outcome, Released
+from aioinfra.errors import DecodeError, InvalidArgument, JobError, UnknownTask
+from aioinfra.jobs.execute import Runnable, execute, refuse
+from aioinfra.jobs.finish import Finisher
+from aioinfra.jobs.job import Aborted, Action, Failed, Outcome, Released, Run
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.payload import JobCodec, Run
+from aioinfra.jobs.payload import JobCodec
+from aioinfra.jobs.records import printable
+from aioinfra.jobs.settle import outcome_name, settle
+from aioinfra.jobs.store import FinishStatus
 
-UNREADABLE = Job("", (), {}, 0)
 
-
-class JobExpiredError(DecodeError):
+class JobExpiredError(JobError):
     """The payload was gone when the job was claimed: it had waited longer than it was kept."""
 
 
-class PoisonJobError(DecodeError):
+class PoisonJobError(JobError):
     """The job's workers died too often while running it."""
 
 
 class JobLog(Protocol):
     """Writes a job's log lines. Implementations: `ServiceLog`, and arq's own wording in the adapter."""
 
-    def started(self, claim: Claim, job: Job) -> None: ...
+    def started(self, run: Run) -> None: ...
 
-    def ended(self, claim: Claim, job: Job, outcome: Outcome, seconds: float) -> None: ...
+    def ended(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
+        """``seconds`` is None when the job was not started."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class RunOptions:
 
     Attributes:
         max_stalls: runs whose worker may die before the job is buried as poison.
-        unknown_task_grace: seconds since the enqueue for which a job of an unknown task is left to other
-            workers, as happens in a rolling deploy; then it is buried.
+        unknown_task_grace: seconds from the first claim for which a job of an unknown task is left to other
+            workers, as happens in a rolling deploy; then it is buried. 0 ends it at once.
         bury_unreadable: whether undecodable, expired, poison and unknown jobs become dead letters (else they
             only fail).
     """
@@ -55,8 +58,13 @@ class RunOptions:
     unknown_task_grace: float = 60.0
     bury_unreadable: bool = True
 
-
-UNKNOWN_TASK_PAUSE_MS = 1_000
+    def __post_init__(self) -> None:
+        count: object = self.max_stalls
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise InvalidArgument("max_stalls", "must be a whole number of at least 0")
+        grace: object = self.unknown_task_grace
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 86_400:
+            raise InvalidArgument("unknown_task_grace", "must be 0 to 86,400 seconds")
 
 
 class JobRunner:
@@ -87,76 +95,106 @@ class JobRunner:
         self._log = log
         self._options = options
 
-    async def run(self, claim: Claim, cancels: dict[str, Cancel]) -> Outcome:
+    async def run(self, run: Run) -> Outcome:
         """Run one claim and hand in its finish; returns the outcome that counts."""
-        started_ms = int(time.time() * 1000)
-        job, outcome, reason = self._decoded(claim)
-        if job.first_attempt is not None and job.first_attempt > claim.attempt:
-            claim = claim._replace(attempt=job.first_attempt)
-        runnable = self._runnables.get(job.function)
-        if outcome is None and runnable is None:
-            outcome, reason = self._unknown(claim, job), "unknown-task"
-        scope = context.open_scope(_context_of(claim, job))
+        run.started_ms = int(time.time() * 1000)
+        outcome = self._outcome_before(run)
+        runnable = self._runnables.get(run.job.function)
+        scope = context.open_scope(_context_of(run))
         try:
-            if outcome is None and runnable is not None:
-                self._observer.started(
-                    claim.queue, job.function, max(0, claim.claimed_ms - claim.score) / 1000
-                )
-                self._log.started(claim, job)
-                before = time.perf_counter()
-                outcome = await execute(claim, job, runnable, cancels)
-                seconds = time.perf_counter() - before
-            else:
-                seconds = 0.0
-            assert outcome is not None  # noqa: S101 - every branch above sets it; this tells the type checker
-            run = Run(claim, job, started_ms, int(time.time() * 1000))
-            finish, outcome = settle(run, outcome, runnable, self._codec, reason)
-            recorded = self._finisher.submit(finish)
-            self._observer.finished(claim.queue, job.function, outcome_name(outcome), seconds)
-            self._log.ended(claim, job, outcome, seconds)
-            if runnable is not None and runnable.finishes_later:
-                await recorded
-                await runnable.after(claim, job)
+            seconds = None
+            if outcome is None:
+                if runnable is None:
+                    return await self._end_unknown(run)
+                outcome = refuse(run, runnable)
+                if outcome is None:
+                    outcome, seconds = await self._execute(run, runnable)
+            return await self._end(run, runnable, outcome, seconds)
         finally:
             context.close_scope(scope)
-        return outcome
 
-    def _decoded(self, claim: Claim) -> tuple[Job, Outcome | None, str]:
-        """The job, or an outcome that stands before the start, with the reason for a burial."""
+    def _outcome_before(self, run: Run) -> Outcome | None:
+        """Read the payload; the outcome that stands before the task is looked for, or None."""
         bury = self._options.bury_unreadable
+        claim = run.claim
         if claim.payload is None:
-            return UNREADABLE, Failed(JobExpiredError("the job has expired"), bury), "expired"
+            return Failed(JobExpiredError("the job has expired"), bury, "expired")
         try:
             claim.job_id.encode()
-            job = self._codec.decode_job(claim.payload)
+            job = run.job = self._codec.decode_job(claim.payload)
         except UnicodeEncodeError:
-            return UNREADABLE, Failed(DecodeError("the job's id is not UTF-8"), bury), "undecodable"
-        except DecodeError as error:
-            return UNREADABLE, Failed(error, bury), "undecodable"
+            return Failed(DecodeError("the job's id is not UTF-8"), bury, "undecodable")
+        except Exception as error:  # noqa: BLE001 - a codec may be anybody's
+            return Failed(error, bury, "undecodable")
+        if job.first_attempt is not None and job.first_attempt > claim.attempt:
+            run.claim = claim._replace(attempt=job.first_attempt)
         if claim.aborted:
-            return job, Aborted(), ""
+            return Aborted()
         if claim.stalls > self._options.max_stalls:
-            died = PoisonJobError(f"its worker died {claim.stalls} times while running it")
-            return job, Failed(died, bury), "poison"
-        return job, None, "exhausted"
+            return Failed(
+                PoisonJobError(f"its worker died {claim.stalls} times while running it"), bury, "poison"
+            )
+        return None
 
-    def _unknown(self, claim: Claim, job: Job) -> Outcome:
-        """Leave it to workers that may know the task, for a while."""
-        age = claim.claimed_ms - max(job.enqueued_ms, claim.score)
-        if age < self._options.unknown_task_grace * 1000:
-            return Released(claim.claimed_ms + UNKNOWN_TASK_PAUSE_MS)
-        error = UnknownTask(f"no task named {job.function!r} is known here")
-        return Failed(error, self._options.bury_unreadable)
+    async def _execute(self, run: Run, runnable: Runnable) -> tuple[Outcome, float]:
+        claim, job = run.claim, run.job
+        # A priority moves the score ahead of the time when the job was due.
+        waited = max(0, claim.claimed_ms - max(claim.score, job.enqueued_ms))
+        self._observer.started(claim.queue, job.function, waited / 1000)
+        self._log.started(run)
+        before = time.perf_counter()
+        outcome = await execute(run, runnable)
+        return outcome, time.perf_counter() - before
+
+    async def _end(
+        self, run: Run, runnable: Runnable | None, outcome: Outcome, seconds: float | None
+    ) -> Outcome:
+        """Hand in the finish. No await before that: a cancellation cannot come between."""
+        run.finished_ms = int(time.time() * 1000)
+        finish, outcome = settle(run, outcome, runnable, self._codec)
+        if runnable is None or not runnable.finishes_later:
+            self._finisher.submit(finish)
+            run.settled = True
+            self._report(run, outcome, seconds)
+            return outcome
+        recorded = self._finisher.submit_and_tell(finish)
+        run.settled = True
+        self._report(run, outcome, seconds)
+        await recorded
+        await runnable.after(run)
+        return outcome
+
+    async def _end_unknown(self, run: Run) -> Outcome:
+        """Leave the job to workers that may know the task, for a while; the store keeps the time."""
+        options = self._options
+        error = UnknownTask(f"no task named {run.job.function!r} is known here")
+        failed = Failed(error, options.bury_unreadable, "unknown-task")
+        if not options.unknown_task_grace:
+            return await self._end(run, None, failed, None)
+        run.finished_ms = int(time.time() * 1000)
+        finish, outcome = settle(run, failed, None, self._codec)
+        grace = int(options.unknown_task_grace * 1000)
+        told = self._finisher.submit_and_tell(finish._replace(action=Action.PARK, number=grace))
+        run.settled = True
+        if await told is FinishStatus.PARKED:
+            outcome = Released()
+        self._report(run, outcome, None)
+        return outcome
+
+    def _report(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
+        self._observer.finished(run.claim.queue, run.job.function, outcome_name(outcome), seconds or 0.0)
+        self._log.ended(run, outcome, seconds)
 
 
-def _context_of(claim: Claim, job: Job) -> dict[str, str]:
+def _context_of(run: Run) -> dict[str, str]:
     """What the run's log lines carry: the enqueuer's correlation id, if it is sound, and the job's own."""
+    claim, job = run.claim, run.job
     request_id = job.headers.get(context.REQUEST_ID)
-    if not context.is_valid_id(request_id):
+    if request_id is None or not context.is_valid_id(request_id):
         request_id = context.new_id()
     return {
-        context.REQUEST_ID: str(request_id),
-        "job_id": claim.job_id,
+        context.REQUEST_ID: request_id,
+        "job_id": printable(claim.job_id),
         "task": job.function,
         "queue": claim.queue,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol
 
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
@@ -42,17 +43,37 @@ class ClaimRequest:
     aborts: bool = False
 
 
-class FinishStatus(NamedTuple):
-    """What became of one finish: recorded, or refused because the claim is no longer the current one."""
+class Added(IntEnum):
+    """What became of a job that was to be stored; the numbers of add.lua."""
 
-    recorded: bool
+    TAKEN = 0
+    """Another job has the id."""
+    STORED = 1
+    FOUND = 2
+    """An earlier attempt of this very call had stored it."""
+    WRONG_TYPE = 3
+    """The queue's key is not a sorted set. Nothing was stored."""
+    UNKNOWN = 4
+    """The id has a result that does not tell whether it is this job's."""
+
+
+class FinishStatus(Enum):
+    """What became of a finish; the letters of finish.lua, and LOST."""
+
+    RECORDED = "k"
+    PARKED = "p"
+    """Left to other workers, for now."""
+    FENCED = "f"
+    """Refused: the claim is no longer the current one."""
+    LOST = ""
+    """The store could not be told. The job runs again when its lease ends."""
 
 
 class JobStore(Protocol):
     """Where jobs live. Implementations: `RedisJobStore`."""
 
-    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool) -> list[bool]:
-        """Store jobs; one bool each: True stored (by this or an earlier attempt), False the id is taken.
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
+        """Store jobs, waiting at most ``deadline`` seconds. Errors of the server mean that none is stored.
 
         A repeat with ``repeated=True`` finds what an earlier attempt stored.
         """

@@ -10,12 +10,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
-
-import msgspec
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from aioinfra.backoff import Backoff
-from aioinfra.errors import DecodeError, InvalidArgument
+from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.arguments import ArgumentPlan
+from aioinfra.jobs.checks import check_name, check_priority
 from aioinfra.jobs.client import JobClient, default_client
 from aioinfra.jobs.context import JobContext
 from aioinfra.jobs.handle import JobHandle
@@ -24,10 +24,9 @@ from aioinfra.jobs.retry import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_call = TypeVar("R_call")
 
 DEFAULT_QUEUE = "default"
-
-_PLAIN = frozenset({str, int, float, bool, type(None), Any, object, list, dict, inspect.Parameter.empty})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +49,16 @@ class TaskOptions:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.queue, str) or not self.queue:
-            raise InvalidArgument("queue", "must be a non-empty string")
+        check_name("queue", self.queue)
         for name in ("hard_limit", "keep_result"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not 0 <= value < float("inf")):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
                 raise InvalidArgument(name, "must be seconds, at least 0, or None")
         if self.hard_limit == 0:
             raise InvalidArgument("hard_limit", "must be positive, or None for no limit")
         check_priority(self.priority)
-
-
-def check_priority(priority: int) -> None:
-    """Raises InvalidArgument unless 0 <= priority <= 100."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 100:
-        raise InvalidArgument("priority", "must be a whole number from 0 to 100")
 
 
 class Task(Generic[P, R]):
@@ -86,7 +80,7 @@ class Task(Generic[P, R]):
         self.context_parameter = _context_parameter(self._signature)
         self._context_position = _position(self._signature, self.context_parameter)
         self._arguments = _without(self._signature, self.context_parameter)
-        self._plan: _ArgumentPlan | None = None
+        self._plan: ArgumentPlan | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.name} on {self.task_options.queue}>"
@@ -102,18 +96,18 @@ class Task(Generic[P, R]):
 
     def call_with_context(
         self,
-        function: Callable[..., Awaitable[Any]],
+        function: Callable[..., R_call],
         context: JobContext,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Awaitable[Any]:
+    ) -> R_call:
         """Call ``function`` with the context put where the task's signature has it."""
         position = self._context_position
         if position is None or position > len(args):
             return function(*args, **{**kwargs, str(self.context_parameter): context})
         return function(*args[:position], context, *args[position:], **kwargs)
 
-    def job(self, *args: P.args, **kwargs: P.kwargs) -> JobRequest:
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> JobRequest[R]:
         """A request to run the task, for `JobClient.enqueue_many`.
 
         Raises:
@@ -121,7 +115,9 @@ class Task(Generic[P, R]):
         """
         self._check(args, kwargs)
         options = self.task_options
-        return JobRequest(self.name, args, kwargs, options.queue, priority=options.priority)
+        return JobRequest(
+            self.name, args, kwargs, options.queue, priority=options.priority, returns=self.returns
+        )
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Enqueue the task. One round trip, shared with whatever else is enqueued meanwhile.
@@ -151,7 +147,8 @@ class Task(Generic[P, R]):
                 result, exists.
             delay: seconds from now.
             at: unix seconds; not together with ``delay``.
-            priority: 0 to 100; higher starts earlier among the due jobs of its queue.
+            priority: 0 to 100; higher starts earlier among the jobs of its queue that were due at once. A job
+                that is deferred or retried takes its place by its due time.
             expires: seconds after it is due within which it must start.
 
         Example: ``await send_email.options(delay=60)("ada@example.org")``
@@ -161,14 +158,16 @@ class Task(Generic[P, R]):
         async def enqueue(*args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
             self._check(args, kwargs)
             where = self.task_options.queue if queue is None else queue
-            request = JobRequest(self.name, args, kwargs, where, job_id, delay, at, chosen, expires)
+            request: JobRequest[R] = JobRequest(
+                self.name, args, kwargs, where, job_id, delay, at, chosen, expires, returns=self.returns
+            )
             return await self._enqueue(request)
 
         return enqueue
 
-    async def _enqueue(self, request: JobRequest) -> JobHandle[R]:
+    async def _enqueue(self, request: JobRequest[R]) -> JobHandle[R]:
         client = self.client or default_client.require()
-        return await client.enqueue(request, returns=self.returns)
+        return await client.enqueue(request)
 
     def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
@@ -181,72 +180,11 @@ class Task(Generic[P, R]):
         """The return annotation, or Any when it cannot be resolved."""
         return self.plan().returns
 
-    def plan(self) -> _ArgumentPlan:
+    def plan(self) -> ArgumentPlan:
         """How arguments and result are restored to their annotated types; made once, at first use."""
         if self._plan is None:
-            self._plan = _ArgumentPlan.of(self.function, self._arguments)
+            self._plan = ArgumentPlan.of(self.function, self._arguments)
         return self._plan
-
-
-@dataclass(frozen=True, slots=True)
-class _ArgumentPlan:
-    """Which parameters need conversion from what the codec gives, by position and by name."""
-
-    positional: tuple[tuple[str, Any], ...]
-    by_name: Mapping[str, Any]
-    variadic: tuple[str, Any] | None
-    returns: Any
-
-    @classmethod
-    def of(cls, function: Callable[..., Any], signature: inspect.Signature) -> _ArgumentPlan:
-        try:
-            hints = get_type_hints(function, include_extras=True)
-        except (NameError, TypeError):
-            hints = {}
-        positional, by_name, variadic = [], {}, None
-        for name, parameter in signature.parameters.items():
-            wanted = hints.get(name, Any)
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                positional.append((name, wanted))
-            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                by_name[name] = wanted
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                variadic = (name, wanted)
-        return cls(tuple(positional), by_name, variadic, hints.get("return", Any))
-
-    def restore(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Convert decoded arguments to the annotated types.
-
-        Raises:
-            DecodeError: a value does not fit its annotation; names the parameter.
-        """
-        restored = [
-            restore(
-                value, *(self.positional[at] if at < len(self.positional) else self.variadic or ("args", Any))
-            )
-            for at, value in enumerate(args)
-        ]
-        return tuple(restored), {
-            name: restore(value, name, self.by_name.get(name, Any)) for name, value in kwargs.items()
-        }
-
-
-def restore(value: Any, name: str, wanted: Any) -> Any:
-    """One decoded value as its annotated type. Types that msgspec does not know are passed as they are.
-
-    Raises:
-        DecodeError: the value does not fit; names the parameter, never the value.
-    """
-    if wanted in _PLAIN if isinstance(wanted, type) else wanted is Any:
-        return value
-    try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError:
-        raise DecodeError(f"{name}: the stored value does not fit its annotation") from None
-    except TypeError:
-        return value
 
 
 def _context_parameter(signature: inspect.Signature) -> str | None:
@@ -303,8 +241,7 @@ def _make_task(function: Callable[..., Any], name: str | None, options: TaskOpti
         raise InvalidArgument("function", "a generator cannot be a task: it has no single result")
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise InvalidArgument("function", "must be a function")
-    if name is not None and (not isinstance(name, str) or not name):
-        raise InvalidArgument("name", "must be a non-empty string")
+    check_name("name", name)
     return Task(function, name or f"{function.__module__}.{function.__qualname__}", options)
 
 

@@ -4,17 +4,18 @@ Collaborators by lifetime
     JobWorker     the process's worker: owns all below, from `run` to its end
     Wake          when to look                  (a task)
     Claimer       what to take                  (one call at a time)
+    Slots         who runs, and who waits for a slot
     JobRunner     one claim from payload to finish  (a task a job)
     Finisher      what has ended                (one batch in flight)
     LeaseKeeper   proof of life                 (a thread)
 
 While runs are short, as many claims again as there are slots are taken ahead, so that the next jobs start while
-the claim call for the ones after them is on its way. Claims that wait for a slot for longer than a housekeeping
-turn are given back: one long job must not keep others from a worker that is idle.
+the claim call for the ones after them is on its way. Claims that wait for a slot without any run ending are given
+back soon: one long job must not keep others from a worker that is idle.
 
-A slot is taken when a claim is started and free when its run has ended; that its finish is still on the way does
-not hold the slot, but claims pause while more finishes wait than there are slots, so that an outage of the store
-cannot pile them up.
+A slot is taken when a claim is started and free when its run has ended. That its finish is still on the way does
+not hold the slot, but its lease is kept until the store knows, and no claims are made while the store does not
+take finishes: after an outage the results of what has run are recorded before anything is run again.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.jobs.claim import Claimer
-from aioinfra.jobs.execute import Cancel
 from aioinfra.jobs.finish import Finisher
-from aioinfra.jobs.job import Action, Claim, ClaimReply, Finish, Outcome
+from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome, Run
 from aioinfra.jobs.lease import LeaseKeeper, LeaseOptions
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.run import JobRunner
+from aioinfra.jobs.slots import Slots
 from aioinfra.jobs.wake import Wake
 
 logger = logging.getLogger("aioinfra.jobs")
@@ -45,6 +46,7 @@ _SIZES_EVERY = 5.0
 _CANCEL_GRACE = 5.0
 _SHORT_RUN = 0.005
 _SMOOTHING = 0.05
+_AHEAD_PATIENCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,8 @@ class WorkerOptions:
     grace: float = 15.0
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.concurrency, bool)
-            or not isinstance(self.concurrency, int)
-            or self.concurrency < 1
-        ):
+        count: object = self.concurrency
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InvalidArgument("concurrency", "must be a whole number of at least 1")
         for name, least in (("safety_poll", 0.05), ("grace", 0.0)):
             value = getattr(self, name)
@@ -92,7 +91,7 @@ class JobWorker:
     """Claims and runs jobs until it is stopped.
 
     Args:
-        parts: the collaborators.
+        parts: the collaborators; the finisher's ``on_settled`` is the worker's.
         options: see `WorkerOptions`.
         on_ended: told of every run's outcome.
     """
@@ -102,48 +101,49 @@ class JobWorker:
         parts: WorkerParts,
         options: WorkerOptions,
         *,
-        on_ended: Callable[[Claim, Outcome], None] | None = None,
+        on_ended: Callable[[Run, Outcome], None] | None = None,
     ) -> None:
         self._parts = parts
         self._options = options
         self._on_ended = on_ended
-        self.tasks: dict[str, asyncio.Task[None]] = {}  # by job id, for whoever wants to look or abort
-        self._runs: dict[str, asyncio.Task[None]] = {}  # by token: every slot that is taken
-        self._begun: dict[str, str] = {}  # job id to token, once a run's first line was reached
-        self._running: Counter[str] = Counter()
-        self._cancels: dict[str, Cancel] = {}
-        self._ahead: deque[Claim] = deque()  # claimed, waiting for a slot
-        self._ahead_since = 0.0
+        self._slots = Slots(options.concurrency, self._run)
+        self.tasks = self._slots.tasks
+        self._claiming: asyncio.Task[ClaimReply] | None = None
+        self._changed = asyncio.Event()  # a slot became free, a batch was recorded, the worker is to stop
         self._run_time = 1.0  # seconds, moving average over runs
-        self._slot_freed = asyncio.Event()
-        self._look_on_end = False
-        self._grace = options.grace
+        self._moved = 0.0  # monotonic; when a run ended, or claims began to wait
+        self._ahead_timer: asyncio.TimerHandle | None = None
+        self._look_on_change = False
         self._stopping = False
+        self._hurried = False
         self._paused = False
-        self._started = 0
+        self._grace = options.grace
         self._failures = 0
         self._next_sizes = 0.0
+        self._wrong: tuple[str, ...] = ()
+        parts.finisher.on_settled = self._settled
 
     # What others may do to a running worker
 
     @property
     def running(self) -> int:
         """Jobs that run here now."""
-        return len(self._runs)
+        return self._slots.running
 
     @property
     def started(self) -> int:
         """Jobs that were started here since the beginning."""
-        return self._started
+        return self._slots.started
 
     def pause(self) -> None:
         """Claim nothing until `resume`; running jobs go on."""
         self._paused = True
+        self._give_back(self._slots.take_back())
 
     def resume(self) -> None:
         """Claim again."""
         self._paused = False
-        self._slot_freed.set()
+        self._changed.set()
 
     def stop(self, grace: float | None = None) -> None:
         """Claim no more, and let `run` come to its end: running jobs get their grace, then are given back.
@@ -154,17 +154,18 @@ class JobWorker:
         if grace is not None:
             self._grace = grace
         self._stopping = True
-        self._slot_freed.set()
+        self._give_back(self._slots.take_back())
+        self._changed.set()
         self._parts.wake.notify()
+
+    def hurry(self) -> None:
+        """As `stop`, but whatever still runs is given back at once."""
+        self._hurried = True
+        self.stop()
 
     def abort(self, job_id: str) -> bool:
         """Cancel a job that runs here, for good; whether there is one."""
-        return self._cancel(job_id, Cancel.ABORT)
-
-    def release_all(self) -> None:
-        """Cancel all running jobs and give them back; no try is counted."""
-        for job_id in list(self.tasks):
-            self._cancel(job_id, Cancel.RELEASE)
+        return self._slots.cancel(job_id, Cancel.ABORT)
 
     # The run
 
@@ -173,208 +174,249 @@ class JobWorker:
 
         A cancellation gives running jobs back at once, records what has ended, and is raised again.
         """
-        wake = asyncio.create_task(self._parts.wake.run(), name="aioinfra-wake")
-        beat = asyncio.create_task(self._keep_house(), name="aioinfra-housekeeping")
-        self._parts.leases.start()
-        grace = 0.0
+        helpers = [
+            asyncio.create_task(self._parts.wake.run(), name="aioinfra-wake"),
+            asyncio.create_task(self._keep_house(), name="aioinfra-housekeeping"),
+        ]
+        for helper in helpers:
+            helper.add_done_callback(_report_death)
         try:
-            await self._work(burst=burst, burst_limit=burst_limit)
-            grace = self._grace
+            self._parts.leases.start()
+            await self._work(burst_limit if burst else None)
+        except BaseException:
+            self.hurry()
+            raise
         finally:
             self._stopping = True
-            ending = asyncio.create_task(self._end(grace, wake, beat), name="aioinfra-worker-end")
-            await _uncancelled(ending)
+            ending = asyncio.create_task(self._end(helpers), name="aioinfra-worker-end")
+            await _uncancelled(ending, self.hurry)
 
-    async def _work(self, *, burst: bool, burst_limit: int) -> None:
-        wake = self._parts.wake
-        limit = burst_limit if burst else -1
-        self._look_on_end = burst or self._parts.claimer.has_limits
+    async def _work(self, burst: int | None) -> None:
+        """Claim and start until told to stop. ``burst``: the most jobs to start, -1 for all; None: no burst."""
+        limit = -1 if burst is None else burst
+        self._look_on_change = burst is not None or self._parts.claimer.has_limits
         idle_looks = 0
         while not self._stopping:
-            free = self._free(limit)
-            if free <= 0:
-                if burst and 0 <= limit <= self._started:
-                    return
-                await self._slot(limit)
+            if 0 <= limit <= self._slots.started and burst is not None:
+                await self._until_idle()
+                return
+            room = self._room(limit)
+            if room <= 0:
+                await self._until_changed(limit)
                 continue
-            wake.clear()
-            reply = await self._claim(free, sizes=burst)
+            self._parts.wake.clear()
+            reply = await self._claim(room, sizes=burst is not None)
             if reply is None:
                 continue
-            for claim in reply.claims:
-                self._take(claim)
-            if len(reply.claims) == free:
-                idle_looks = 0
-                continue
-            if burst and not reply.claims and not self._runs:
-                if self._parts.finisher.outstanding:
-                    await self._parts.finisher.flush(self._options.safety_poll)
-                    continue
-                if not sum(reply.sizes.values()):
-                    return
+            self._take(reply.claims)
+            if burst is not None and self._is_drained(reply):
+                return
             idle_looks = 0 if reply.claims else idle_looks + 1
-            await self._rest(reply, idle_looks)
+            if len(reply.claims) < room and not self._stopping:
+                await self._rest(reply, idle_looks)
 
-    async def _slot(self, limit: int) -> None:
-        """Wait until a slot may be free. Finishes that pile up free none until the store has them."""
-        self._slot_freed.clear()
-        if self._free(limit) > 0 or self._stopping:
-            return
-        if self._parts.finisher.outstanding > 2 * self._options.concurrency:
-            await self._parts.finisher.flush(self._options.safety_poll)
-            return
-        await self._slot_freed.wait()
+    def _room(self, limit: int) -> int:
+        """How many jobs may be claimed now."""
+        finisher, slots = self._parts.finisher, self._slots
+        if self._paused or finisher.troubled or finisher.outstanding > 2 * slots.capacity:
+            return 0
+        room = slots.free
+        if limit >= 0:
+            return min(room, limit - slots.started)
+        if self._run_time < _SHORT_RUN and not self._parts.claimer.has_limits:
+            room += slots.capacity
+        return room
+
+    async def _until_changed(self, limit: int) -> None:
+        self._changed.clear()
+        if self._room(limit) <= 0 and not self._stopping:
+            await self._changed.wait()
+
+    async def _until_idle(self) -> None:
+        while self._slots.running and not self._hurried:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _rest(self, reply: ClaimReply, idle_looks: int) -> None:
         """Wait for the next reason to look. Wakes that found nothing are answered later and later, up to 4 ms:
         a busy neighbour's own claims and finishes also change the queue."""
         pause = self._options.safety_poll
         if reply.next_due_ms is not None:
-            pause = min(pause, reply.next_due_ms / 1000)
-        if pause <= 0:
-            # A due time within this very millisecond.
-            pause = 0.001
+            # At least a millisecond, the resolution of due times.
+            pause = min(pause, max(0.001, reply.next_due_ms / 1000))
         woken = await self._parts.wake.wait(pause)
         if woken and idle_looks > 1 and not self._stopping:
             await asyncio.sleep(min(0.004, 0.0005 * 2 ** min(idle_looks, 4)))
 
-    def _free(self, burst_limit: int) -> int:
-        if self._paused:
-            return 0
-        if self._parts.finisher.outstanding > 2 * self._options.concurrency:
-            return 0
-        free = self._options.concurrency - len(self._runs) - len(self._ahead)
-        if self._run_time < _SHORT_RUN and not self._parts.claimer.has_limits and burst_limit < 0:
-            free += self._options.concurrency
-        return min(free, burst_limit - self._started) if burst_limit >= 0 else free
+    def _is_drained(self, reply: ClaimReply) -> bool:
+        busy = reply.claims or self._slots.running or self._parts.finisher.outstanding
+        return not busy and not sum(reply.sizes.values())
 
-    async def _claim(self, free: int, *, sizes: bool) -> ClaimReply | None:
+    # Claims
+
+    async def _claim(self, room: int, *, sizes: bool) -> ClaimReply | None:
         """One claim call; None after an error of the store, which was waited out for a moment."""
         now = asyncio.get_running_loop().time()
         sample = now >= self._next_sizes
+        # A task of its own: when the worker is cancelled, what the call brings is given back at the end.
+        self._claiming = asyncio.create_task(
+            self._parts.claimer.claim(room, self._slots.per_queue, sizes=sizes or sample)
+        )
         try:
-            reply = await self._parts.claimer.claim(free, self._running, sizes=sizes or sample)
+            reply = await asyncio.shield(self._claiming)
         except StoreError as error:
-            self._failures += 1
-            self._parts.observer.store_error("claim")
-            if self._failures == 1:
-                logger.warning("cannot claim jobs (%s: %s); trying again", type(error).__name__, error)
-            await asyncio.sleep(_STORE_RETRY.delay(self._failures))
+            await self._wait_out(error)
             return None
+        self._claiming = None
         if self._failures:
             logger.warning("claiming jobs again after %d failures", self._failures)
             self._failures = 0
         if sample:
             self._next_sizes = now + _SIZES_EVERY
-            for queue, size in reply.sizes.items():
-                self._parts.observer.depth(queue, size)
+            self._report_sizes(reply)
+        return reply
+
+    async def _wait_out(self, error: StoreError) -> None:
+        self._claiming = None
+        self._failures += 1
+        self._parts.observer.store_error("claim")
+        if self._failures == 1:
+            logger.warning("cannot claim jobs (%s: %s); trying again", type(error).__name__, error)
+        if not self._stopping:
+            await asyncio.sleep(_STORE_RETRY.delay(self._failures))
+
+    def _report_sizes(self, reply: ClaimReply) -> None:
+        for queue, size in reply.sizes.items():
+            self._parts.observer.depth(queue, size)
+        if reply.wrong != self._wrong:
+            self._wrong = reply.wrong
             for queue in reply.wrong:
                 logger.error("the key of queue %r is not a sorted set; the queue is skipped", queue)
-        return reply
+
+    def _take(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        for queue, count in Counter([claim.queue for claim in claims]).items():
+            self._parts.observer.claimed(queue, count)
+        if self._stopping or self._paused:
+            self._give_back(claims)
+            return
+        self._parts.leases.hold(claims)
+        for claim in claims:
+            replaced = self._slots.take(claim)
+            if replaced is not None:
+                logger.warning("the lease of job %r had lapsed while it was held here", claim.job_id)
+                self._parts.leases.drop([replaced])
+        if self._slots.waiting and self._ahead_timer is None:
+            self._moved = time.monotonic()
+            self._watch_ahead()
+
+    def _give_back(self, claims: Sequence[Claim]) -> None:
+        """Return claims that were not started to their queues, as they were."""
+        for claim in claims:
+            self._parts.finisher.submit(Finish(claim, Action.RELEASE, number=claim.score))
+
+    def _watch_ahead(self) -> None:
+        """Give claims back that wait although no run ends."""
+        self._ahead_timer = None
+        if not self._slots.waiting:
+            return
+        if time.monotonic() - self._moved >= _AHEAD_PATIENCE:
+            self._run_time = 1.0
+            self._give_back(self._slots.take_back())
+        else:
+            loop = asyncio.get_running_loop()
+            self._ahead_timer = loop.call_later(_AHEAD_PATIENCE, self._watch_ahead)
 
     # One job
 
-    def _take(self, claim: Claim) -> None:
-        self._parts.leases.hold(claim)
-        if len(self._runs) < self._options.concurrency:
-            self._start(claim)
-            return
-        if not self._ahead:
-            self._ahead_since = asyncio.get_running_loop().time()
-        self._ahead.append(claim)
-
-    def _give_back_ahead(self) -> None:
-        """Return what was taken ahead to its queue, as it was."""
-        while self._ahead:
-            claim = self._ahead.pop()
-            self._parts.leases.drop(claim)
-            self._parts.finisher.submit(Finish(claim, Action.RELEASE, number=claim.score))
-
-    def _start(self, claim: Claim) -> None:
-        self._started += 1
-        self._running[claim.queue] += 1
-        task = asyncio.create_task(self._run(claim))
-        self._runs[claim.token] = self.tasks[claim.job_id] = task
-
-    async def _run(self, claim: Claim) -> None:
-        self._begun[claim.job_id] = claim.token
+    async def _run(self, run: Run) -> None:
+        run.begun = True
         outcome: Outcome | None = None
-        before = time.monotonic()
+        began = time.monotonic()
         try:
-            outcome = await self._parts.runner.run(claim, self._cancels)
+            outcome = await self._parts.runner.run(run)
         except Exception:
-            # Not the job's error (that is an outcome) but the engine's: the lease ends, and the job runs again.
-            logger.exception("job %s could not be run here", claim.job_id)
+            logger.exception("job %r could not be run here", run.claim.job_id)
         finally:
-            self._run_time += (time.monotonic() - before - self._run_time) * _SMOOTHING
-            self._ended(claim)
+            self._ended(run, began)
         if outcome is not None and self._on_ended is not None:
-            self._on_ended(claim, outcome)
+            self._on_ended(run, outcome)
 
-    def _ended(self, claim: Claim) -> None:
-        token, job_id = claim.token, claim.job_id
-        self._parts.leases.drop(claim)
-        self._cancels.pop(token, None)
-        self._running[claim.queue] -= 1
-        task = self._runs.pop(token)
-        if self.tasks.get(job_id) is task:  # not when the job was claimed here again after a lapsed lease
-            del self.tasks[job_id]
-            del self._begun[job_id]
-        if self._ahead and not self._stopping:
-            self._start(self._ahead.popleft())
-            self._ahead_since = asyncio.get_running_loop().time()
-        self._slot_freed.set()
-        if self._look_on_end:
+    def _ended(self, run: Run, began: float) -> None:
+        if not run.settled:
+            # The engine's failure, not the job's, which is an outcome: the lease ends, and the job runs again.
+            self._parts.leases.drop([run.claim])
+        self._moved = time.monotonic()
+        self._run_time += (self._moved - began - self._run_time) * _SMOOTHING
+        self._slots.ended(run)
+        self._changed.set()
+        if self._look_on_change:
             self._parts.wake.notify()
 
-    def _cancel(self, job_id: str, cause: Cancel) -> bool:
-        task = self.tasks.get(job_id)
-        if task is None or task.done():
-            return False
-        token = next(token for token, run in self._runs.items() if run is task)
-        self._cancels[token] = cause
-        # A task that is cancelled before its first step never runs a line, and so could not finish its claim:
-        # it is left to start, and finds the cause before it calls the user's code.
-        if self._begun.get(job_id) == token:
-            task.cancel()
-        return True
+    def _settled(self, claims: Sequence[Claim]) -> None:
+        """The store knows how these claims ended."""
+        self._parts.leases.drop(claims)
+        self._changed.set()
+        if self._look_on_change:
+            self._parts.wake.notify()
 
     # The end
 
-    async def _end(self, grace: float, wake: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
+    async def _end(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for running jobs, give back the rest, record everything, then stop the helpers."""
         try:
-            self._give_back_ahead()
-            await self._wait_for_tasks(grace)
-            self.release_all()
-            await self._wait_for_tasks(_CANCEL_GRACE)
-            if self._runs:
+            self._give_back(self._slots.take_back())
+            await self._give_back_last_claim()
+            await self._until_idle_within(0.0 if self._hurried else self._grace)
+            self._slots.cancel_all(Cancel.RELEASE)
+            self._hurried = False
+            await self._until_idle_within(_CANCEL_GRACE)
+            if self._slots.running:
                 logger.error(
-                    "%d jobs do not end when cancelled; they run again after their lease", len(self._runs)
+                    "%d jobs do not end when cancelled; they run again after their lease", self._slots.running
                 )
             await self._parts.finisher.aclose()
         finally:
-            wake.cancel()
-            beat.cancel()
-            await asyncio.wait([wake, beat])
+            if self._ahead_timer is not None:
+                self._ahead_timer.cancel()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.wait(helpers)
             await self._parts.leases.aclose()
 
-    async def _wait_for_tasks(self, timeout: float) -> None:
-        tasks = list(self._runs.values())
-        if tasks and timeout > 0:
-            await asyncio.wait(tasks, timeout=timeout)
+    async def _give_back_last_claim(self) -> None:
+        if self._claiming is None:
+            return
+        try:
+            self._give_back((await self._claiming).claims)
+        except Exception as error:  # noqa: BLE001 - the end goes on
+            logger.debug("the last claim call failed (%s)", type(error).__name__)
+
+    async def _until_idle_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until_idle()
+        except TimeoutError:
+            return
 
     async def _keep_house(self) -> None:
         while True:
             self._parts.leases.beat()
-            if self._ahead and asyncio.get_running_loop().time() - self._ahead_since > _HOUSEKEEPING:
-                self._run_time = 1.0
-                self._give_back_ahead()
-            self._parts.observer.slots(len(self._runs), self._options.concurrency)
+            try:
+                self._parts.observer.slots(self._slots.running, self._slots.capacity)
+            except Exception:
+                logger.exception("an observer failed")
             await asyncio.sleep(_HOUSEKEEPING)
 
 
-async def _uncancelled(task: asyncio.Task[None]) -> None:
+def _report_death(helper: asyncio.Task[None]) -> None:
+    """Without its helpers a worker goes on, slower or without leases: worth more than a line at exit."""
+    if not helper.cancelled() and helper.exception() is not None:
+        logger.critical("%s ended; restart this worker", helper.get_name(), exc_info=helper.exception())
+
+
+async def _uncancelled(task: asyncio.Task[None], on_cancel: Callable[[], None]) -> None:
     """Await a task to its end although the caller is being cancelled; a cancellation is raised afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -383,6 +425,7 @@ async def _uncancelled(task: asyncio.Task[None]) -> None:
         except asyncio.CancelledError as error:
             if task.cancelled():
                 raise
+            on_cancel()
             cancelled = error
     task.result()
     if cancelled is not None:

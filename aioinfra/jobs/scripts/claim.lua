@@ -23,6 +23,9 @@
 -- * arq:retry:<id> counts the tries that ended; it is read here and written by a finish that retries.
 -- * A member without payload whose result exists is a leftover: removed, never run. Without a result it is
 --   handed out without payload, for the worker to bury.
+-- * What any of these keys holds, no job keeps the others from being claimed.
+-- * A server that is out of memory is drained, not stuck: its check ends with the first write of a script that
+--   it allows, so that one is a deletion. A claim's own few bytes are given back by its finish.
 -- Cost  O(log N + claims) a queue; members held by others cost one read each, bounded by ARGV[5].
 local now = tonumber(ARGV[1])
 if now == 0 then
@@ -31,89 +34,107 @@ if now == 0 then
 end
 local lease, prefix, free, look = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_end = string.format('%.0f', now + tonumber(lease))
-local aborts = ARGV[7] == '1' and redis.call('ZCARD', 'arq:abort') > 0
-local claims, sizes, wrong, next_due, count = {}, {}, {}, -1, 0
-local left_behind, looked, exhausted, taken, moved = {}, {}, {}, {}, {}
-
-local function hand_out(queue, id, score, payload, tries)
-  if not payload and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
-    redis.call('ZREM', KEYS[queue], id)
-    redis.call('DEL', 'arq:in-progress:' .. id)
-    return false
-  end
-  count = count + 1
-  local token, stalls = prefix .. '.' .. count, 0
-  local before = redis.call('SET', 'aioinfra:claim:' .. id, token .. '|0', 'EX', 88400, 'GET')
-  if before then
-    stalls = tonumber(string.match(before, '|(%d+)$') or 0) + 1
-    redis.call('SET', 'aioinfra:claim:' .. id, token .. '|' .. stalls, 'EX', 88400)
-  end
-  redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', lease)
-  moved[#moved + 1] = lease_end
-  moved[#moved + 1] = id
-  local attempt = tonumber(tries or 0) + 1
-  local aborted = aborts and redis.call('ZREM', 'arq:abort', id) or 0
-  local at = #claims
-  claims[at + 1], claims[at + 2], claims[at + 3], claims[at + 4] = queue, id, score, attempt
-  claims[at + 5], claims[at + 6], claims[at + 7], claims[at + 8] = stalls, aborted, token, payload
-  return true
+local claims, sizes, wrong, next_due, count, aborts = {}, {}, {}, -1, 0, false
+local held, looked, exhausted, taken = {}, {}, {}, {}
+if ARGV[7] == '1' then
+  local requests = redis.pcall('ZCARD', 'arq:abort')
+  aborts = type(requests) == 'number' and requests > 0
 end
 
--- Scores move a page at a time: one call instead of one a job. The next page is read after it.
-local function move(queue)
-  for at = 1, #moved, 1000 do
-    redis.call('ZADD', KEYS[queue], 'XX', unpack(moved, at, math.min(at + 999, #moved)))
+-- Ids and scores, in turn, of up to `want` members that are due and that nobody holds.
+local function look_at(queue, want)
+  -- One more than wanted shows the next due time; past held members the pages grow.
+  local size = math.max(want + 1, held[queue] > 0 and 128 or 0)
+  size = math.min(size, 1000, look - looked[queue])
+  local page = {}
+  if size > 0 then
+    page = redis.pcall('ZRANGE', KEYS[queue], held[queue], held[queue] + size - 1, 'WITHSCORES')
+    if page.err then
+      wrong[#wrong + 1], page = queue, {}
+    end
   end
-  moved = {}
+  local last, leases, found = #page < 2 * size or size <= 0, {}, {}
+  for at = 1, #page, 2 do
+    local score = tonumber(page[at + 1])
+    if score > now then
+      if next_due < 0 or score < next_due then
+        next_due = score
+      end
+      last = true
+      break
+    end
+    leases[#leases + 1] = 'arq:in-progress:' .. page[at]
+  end
+  looked[queue], exhausted[queue] = looked[queue] + #leases, last
+  for n, holder in ipairs(#leases > 0 and redis.call('MGET', unpack(leases)) or {}) do
+    if #found == 2 * want then
+      exhausted[queue] = false
+      break
+    elseif holder then
+      held[queue] = held[queue] + 1
+    else
+      found[#found + 1] = page[2 * n - 1]
+      found[#found + 1] = page[2 * n]
+    end
+  end
+  return found
+end
+
+local function hand_out(queue, id, score, payload, tries, before)
+  if count == 0 then
+    redis.call('DEL', 'arq:in-progress:' .. id) -- absent: see the last invariant
+  end
+  count = count + 1
+  local token = prefix .. '.' .. count
+  local stalls = before and tonumber(string.match(before, '|(%d+)$') or 0) + 1 or 0
+  redis.call('SET', 'aioinfra:claim:' .. id, token .. '|' .. stalls, 'EX', 88400)
+  redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', lease)
+  local aborted = aborts and redis.call('ZREM', 'arq:abort', id) or 0
+  local at = #claims
+  claims[at + 1], claims[at + 2], claims[at + 3] = queue, id, score
+  claims[at + 4], claims[at + 5] = (tonumber(string.match(tries or '', '^%d+$')) or 0) + 1, stalls
+  claims[at + 6], claims[at + 7], claims[at + 8] = aborted, token, payload
+end
+
+-- Claims what was found; answers how many. Scores move in one call a page instead of one a job.
+local function claim(queue, found)
+  local keys, moved, leftovers = {}, {}, {}
+  for at = 1, #found, 2 do
+    local n = #keys
+    keys[n + 1], keys[n + 2] = 'arq:job:' .. found[at], 'arq:retry:' .. found[at]
+    keys[n + 3] = 'aioinfra:claim:' .. found[at]
+  end
+  local values = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+  for at = 1, #found, 2 do
+    local id, n = found[at], (at - 1) / 2 * 3
+    if not values[n + 1] and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
+      leftovers[#leftovers + 1] = id
+    else
+      hand_out(queue, id, found[at + 1], values[n + 1], values[n + 2], values[n + 3])
+      moved[#moved + 1] = lease_end
+      moved[#moved + 1] = id
+    end
+  end
+  if #leftovers > 0 then
+    redis.call('ZREM', KEYS[queue], unpack(leftovers))
+  end
+  if #moved > 0 then
+    redis.call('ZADD', KEYS[queue], 'XX', unpack(moved))
+  end
+  return #moved / 2
 end
 
 local function take(queue, want)
   local got = 0
   while got < want and not exhausted[queue] do
-    -- One more than wanted shows the next due time; past held members the pages grow.
-    local size = math.max(want - got + 1, left_behind[queue] > 0 and 128 or 0)
-    size = math.min(size, look - looked[queue])
-    if size <= 0 then
-      exhausted[queue] = true
-      break
-    end
-    local from = left_behind[queue]
-    local page = redis.pcall('ZRANGE', KEYS[queue], from, from + size - 1, 'WITHSCORES')
-    if page.err then
-      wrong[#wrong + 1], exhausted[queue] = queue, true
-      break
-    end
-    if #page < 2 * size then
-      exhausted[queue] = true
-    end
-    for at = 1, #page, 2 do
-      local id, score = page[at], tonumber(page[at + 1])
-      if score > now then
-        if next_due < 0 or score < next_due then
-          next_due = score
-        end
-        exhausted[queue] = true
-        break
-      end
-      if got >= want then
-        break
-      end
-      looked[queue] = looked[queue] + 1
-      local job = redis.call('MGET', 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id)
-      if job[1] then
-        left_behind[queue] = left_behind[queue] + 1
-      elseif hand_out(queue, id, page[at + 1], job[2], job[3]) then
-        got = got + 1
-      end
-    end
-    move(queue)
+    got = got + claim(queue, look_at(queue, want - got))
   end
   taken[queue] = taken[queue] + got
   free = free - got
 end
 
 for queue = 1, #KEYS do
-  left_behind[queue], looked[queue], taken[queue] = 0, 0, 0
+  held[queue], looked[queue], taken[queue] = 0, 0, 0
   take(queue, math.min(free, tonumber(ARGV[6 + 2 * queue]), tonumber(ARGV[7 + 2 * queue])))
 end
 -- What the shares left over goes to whoever still has jobs, most urgent first.

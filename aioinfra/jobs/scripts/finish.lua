@@ -1,6 +1,6 @@
 -- Record how claims ended: results, retries, releases, dead letters.
 --
--- KEYS  1      the worker's receipt: the nonce and statuses of its last finish
+-- KEYS  1      the worker's receipt: the nonce and letters of its last finish
 -- ARGV  1      now in ms, or 0 for the server's clock
 --       2      nonce of this batch
 --       3      how many dead letters a queue keeps
@@ -8,19 +8,28 @@
 --       5..    nine a claim: queue, id, token, action, result, time to live of the result (ms; 0 none, -1 for
 --              ever; for a retry the number of tries made), number (see the actions), reply channel or '',
 --              error record
--- Reply one letter a claim: k recorded, f fenced (the claim is no longer the current one: nothing was changed)
+-- Reply one letter a claim
+--       k recorded
+--       p parked: left to other workers for now
+--       f fenced: the claim is no longer the current one, or its queue's key is not a sorted set any more, so
+--         that it cannot go back; nothing was changed
 --
 -- Actions
 --   d  done: the result is stored, the job is gone; number = ms for which the lease key is kept (0: not)
---   r  retry: due again in number ms; the try is counted
+--   r  retry: due again in number ms; the try is counted, and the payload lives longer by the delay
 --   l  release: back to the score number (the one before the claim); no try is counted
 --   x  dead: as d, and payload and error record move to the dead letters
+--   p  park: due again in a second, no try is counted, until number ms after the first parking; then as x
 --
 -- Invariants
 -- * Only the current claim may finish: aioinfra:claim:<id> holds its token, and nobody else (a plain arq worker,
 --   after a lapsed lease) holds arq:in-progress:<id>.
 -- * A repeat of the same batch after a lost reply answers what the first one did and changes nothing. One
 --   receipt a worker is enough, because a worker has one finish in flight.
+-- * No claim fails another one's: the only errors are the server's refusals, before anything was changed.
+-- * The result is published after it can be read: one message a channel, ids separated by newlines.
+-- * A server that is out of memory still takes finishes, which free more than they use: its check ends with
+--   the first write of a script that it allows, so that one is a deletion.
 -- Cost  O(log N) a claim.
 local saved = redis.call('GET', KEYS[1])
 local nonce = ARGV[2]
@@ -33,13 +42,30 @@ if now == 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local now_text = string.format('%.0f', now)
-local aborts = redis.call('EXISTS', 'arq:abort') == 1
+local PARKED = 1000
+local TRIES_LIVE = 88400
+redis.call('DEL', KEYS[1])
+local requests = redis.pcall('ZCARD', 'arq:abort')
+local aborts = type(requests) == 'number' and requests > 0
 
-local function bury(queue, id, payload, record)
+-- Deletions and messages are collected and made in few calls at the end: a call costs more than what it does.
+local gone, members, told = {}, {}, {}
+
+local function collect(lists, name, value)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  list[#list + 1] = value
+end
+
+local function bury(queue, id, record)
   local letter, index = 'aioinfra:dead-letter:' .. queue .. ':' .. id, 'aioinfra:dead:' .. queue
-  redis.call('HSET', letter, 'payload', payload or '', 'record', record, 'at', now_text)
+  redis.call('HSET', letter, 'payload', redis.call('GET', 'arq:job:' .. id) or '', 'record', record, 'at', now_text)
   redis.call('EXPIRE', letter, ARGV[4])
   redis.call('ZADD', index, now_text, id)
+  redis.call('EXPIRE', index, ARGV[4])
   local over = redis.call('ZCARD', index) - tonumber(ARGV[3])
   if over > 0 then
     for _, old in ipairs(redis.call('ZRANGE', index, 0, over - 1)) do
@@ -49,70 +75,109 @@ local function bury(queue, id, payload, record)
   end
 end
 
--- Deletions are collected and made in few calls at the end: a call costs more than what it does.
-local gone, members, statuses = {}, {}, {}
-
-local function forget(queue, id)
-  local list = members[queue]
-  if not list then
-    list = {}
-    members[queue] = list
-  end
-  list[#list + 1] = id
+local function put_back(queue, id, due)
+  return type(redis.pcall('ZADD', queue, 'XX', string.format('%.0f', due), id)) == 'number'
 end
 
+local function retry(queue, id, tries, delay)
+  if not put_back(queue, id, now + delay) then
+    return 'f'
+  end
+  redis.call('SET', 'arq:retry:' .. id, tries, 'EX', string.format('%.0f', TRIES_LIVE + math.ceil(delay / 1000)))
+  local left = redis.call('PTTL', 'arq:job:' .. id)
+  if left > 0 and delay > 0 then
+    redis.call('PEXPIRE', 'arq:job:' .. id, string.format('%.0f', left + delay))
+  end
+  return 'k'
+end
 
-for at = 5, #ARGV, 9 do
-  local queue, id, token, action = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local number = tonumber(ARGV[at + 6])
-  local claim, held, job = 'aioinfra:claim:' .. id, 'arq:in-progress:' .. id, 'arq:job:' .. id
-  local now_held = redis.call('MGET', claim, held)
-  local mine = now_held[1] and string.sub(now_held[1], 1, #token + 1) == token .. '|'
-  if not mine or (now_held[2] and now_held[2] ~= token) then
-    statuses[#statuses + 1] = 'f'
+-- Whether other workers may still know what to do with the job.
+local function still_parked(queue, id, grace)
+  local since = tonumber(redis.call('GET', 'aioinfra:parked:' .. id) or now)
+  if since + grace <= now or not put_back(queue, id, now + PARKED) then
+    return false
+  end
+  redis.call('SET', 'aioinfra:parked:' .. id, string.format('%.0f', since), 'EX', TRIES_LIVE)
+  return true
+end
+
+local function remove(queue, id, at)
+  local lives = tonumber(ARGV[at + 5])
+  if lives > 0 then
+    redis.call('SET', 'arq:result:' .. id, ARGV[at + 4], 'PX', ARGV[at + 5])
+  elseif lives < 0 then
+    redis.call('SET', 'arq:result:' .. id, ARGV[at + 4])
+  end
+  gone[#gone + 1] = 'arq:job:' .. id
+  gone[#gone + 1] = 'arq:retry:' .. id
+  collect(members, queue, id)
+  if aborts then
+    redis.call('ZREM', 'arq:abort', id)
+  end
+  if ARGV[at + 7] ~= '' then
+    collect(told, ARGV[at + 7], id)
+  end
+end
+
+-- One claim's end; answers its letter. The claim is the current one.
+local function finish(at)
+  local queue, id, action = ARGV[at], ARGV[at + 1], ARGV[at + 3]
+  local number, lease = tonumber(ARGV[at + 6]), 'arq:in-progress:' .. id
+  if action == 'r' then
+    local letter = retry(queue, id, ARGV[at + 5], number)
+    if letter == 'f' then
+      return letter
+    end
+  elseif action == 'l' then
+    if not put_back(queue, id, number) then
+      return 'f'
+    end
+  elseif action == 'p' and still_parked(queue, id, number) then
+    gone[#gone + 1] = lease
+    gone[#gone + 1] = 'aioinfra:claim:' .. id
+    return 'p'
   else
-    statuses[#statuses + 1] = 'k'
-    gone[#gone + 1] = claim
-    if action == 'r' or action == 'l' then
-      local due = action == 'r' and now + number or number
-      redis.call('ZADD', queue, 'XX', string.format('%.0f', due), id)
-      gone[#gone + 1] = held
-      if action == 'r' then
-        redis.call('SET', 'arq:retry:' .. id, ARGV[at + 5], 'EX', 88400)
-      end
-    else
-      if action == 'x' then
-        bury(queue, id, redis.call('GET', job), ARGV[at + 8])
-      end
-      local lives = tonumber(ARGV[at + 5])
-      if lives > 0 then
-        redis.call('SET', 'arq:result:' .. id, ARGV[at + 4], 'PX', ARGV[at + 5])
-      elseif lives < 0 then
-        redis.call('SET', 'arq:result:' .. id, ARGV[at + 4])
-      end
-      if action == 'd' and number > 0 then
-        redis.call('PEXPIRE', held, ARGV[at + 6])
-      else
-        gone[#gone + 1] = held
-      end
-      gone[#gone + 1] = job
-      gone[#gone + 1] = 'arq:retry:' .. id
-      forget(queue, id)
-      if aborts then
-        redis.call('ZREM', 'arq:abort', id)
-      end
+    if action ~= 'd' then
+      bury(queue, id, ARGV[at + 8])
+      gone[#gone + 1] = 'aioinfra:parked:' .. id
     end
-    if ARGV[at + 7] ~= '' and action ~= 'r' and action ~= 'l' then
-      redis.call('PUBLISH', ARGV[at + 7], id)
-    end
+    remove(queue, id, at)
+  end
+  if action == 'd' and number > 0 then
+    redis.call('PEXPIRE', lease, ARGV[at + 6])
+  else
+    gone[#gone + 1] = lease
+  end
+  gone[#gone + 1] = 'aioinfra:claim:' .. id
+  return 'k'
+end
+
+local letters = {}
+for first = 5, #ARGV, 9 * 500 do
+  local last, holders = math.min(first + 9 * 500, #ARGV + 1) - 9, {}
+  for at = first, last, 9 do
+    holders[#holders + 1] = 'aioinfra:claim:' .. ARGV[at + 1]
+    holders[#holders + 1] = 'arq:in-progress:' .. ARGV[at + 1]
+  end
+  holders = redis.call('MGET', unpack(holders))
+  for at = first, last, 9 do
+    local n, token = (at - first) / 9 * 2, ARGV[at + 2]
+    local claim, lease = holders[n + 1], holders[n + 2]
+    local current = claim and string.sub(claim, 1, #token + 1) == token .. '|'
+    letters[#letters + 1] = current and (not lease or lease == token) and finish(at) or 'f'
   end
 end
 for at = 1, #gone, 1000 do
   redis.call('DEL', unpack(gone, at, math.min(at + 999, #gone)))
 end
 for queue, list in pairs(members) do
-  redis.call('ZREM', queue, unpack(list))
+  for at = 1, #list, 1000 do
+    redis.pcall('ZREM', queue, unpack(list, at, math.min(at + 999, #list)))
+  end
 end
-local reply = table.concat(statuses)
+for channel, list in pairs(told) do
+  redis.pcall('PUBLISH', channel, table.concat(list, '\n')) -- a user may have no right to the channel
+end
+local reply = table.concat(letters)
 redis.call('SET', KEYS[1], nonce .. ':' .. reply, 'EX', 86400)
 return reply

@@ -1,0 +1,352 @@
+"""`ArqWorker`: an `arq.Worker` whose run loop, claim, run and finish are the engine's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, cast
+
+import anyio
+import arq.worker
+from arq.connections import ArqRedis, create_pool, log_redis_info
+from arq.constants import abort_jobs_ss
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from aioinfra.connection.address import parse_address
+from aioinfra.connection.pool import RedisClient
+from aioinfra.jobs.arq.codec import ArqCodec
+from aioinfra.jobs.arq.log import ArqLog
+from aioinfra.jobs.arq.runnable import ArqRunnable
+from aioinfra.jobs.arq.settings import EngineOptions, url_of_pool
+from aioinfra.jobs.claim import Claimer, QueueOptions
+from aioinfra.jobs.context import ProgressSink
+from aioinfra.jobs.executors import TaskRunnable
+from aioinfra.jobs.finish import Finisher
+from aioinfra.jobs.job import Claim, Outcome, Released, Retried, Run, Succeeded
+from aioinfra.jobs.joblog import ServiceLog
+from aioinfra.jobs.lease import LeaseKeeper
+from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.records import printable
+from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
+from aioinfra.jobs.run import JobRunner
+from aioinfra.jobs.task import Task
+from aioinfra.jobs.wake import Wake
+from aioinfra.jobs.worker import JobWorker, WorkerOptions, WorkerParts
+
+logger = logging.getLogger("arq.worker")
+
+_HEARTBEAT = 0.5
+_DUTY_LIMIT = 10.0
+
+
+class ArqWorker(arq.worker.Worker):
+    """An arq worker on the engine: same constructor, attributes, hooks and messages.
+
+    Args:
+        functions: as in arq.
+        engine: what arq has no setting for.
+        settings: every other argument of `arq.Worker`, by its name there. ``poll_delay`` and
+            ``queue_read_limit`` have no meaning here.
+
+    Raises:
+        TypeError: a setting that arq does not know.
+        InvalidArgument: a Redis setting that the engine does not support.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Any] = (),
+        *,
+        engine: EngineOptions | None = None,
+        **settings: Any,
+    ) -> None:
+        self._job_worker: JobWorker | None = None
+        self._url: str | None = None
+        self._picks = True
+        self._signals = 0
+        self.engine = engine or EngineOptions()
+        super().__init__(functions, **settings)
+        if self.engine.codec is None and self.job_deserializer is None:
+            _warn_of_pickle()
+
+    @classmethod
+    def from_tasks(
+        cls,
+        tasks: Sequence[Task[..., Any]],
+        url: str,
+        *,
+        engine: EngineOptions,
+        progress: ProgressSink,
+        concurrency: int = 100,
+        **settings: Any,
+    ) -> ArqWorker:
+        """A worker of a service's tasks: JSON only, strict about what it cannot read, patient at the start.
+
+        Args:
+            tasks: what it runs.
+            url: the jobs server.
+            engine: queues, lease, observer; codec and runnables are filled in.
+            progress: takes the jobs' progress.
+            concurrency: jobs that run at once.
+            settings: further arguments of `arq.Worker`, such as ``burst``.
+        """
+        threads = anyio.CapacityLimiter(concurrency)
+        runnables = {task.name: TaskRunnable(task, threads, progress) for task in tasks}
+        filled = replace(
+            engine,
+            codec=engine.codec or JsonCodec(),
+            runnables=runnables,
+            log=engine.log or ServiceLog(),
+            queues=engine.queues or _weights_of(tasks),
+        )
+        functions = [arq.worker.func(_stand_in(task), name=task.name) for task in tasks]
+        worker = cls(functions, engine=filled, max_jobs=concurrency, **settings)
+        worker._url = url
+        return worker
+
+    # arq's life cycle
+
+    async def main(self) -> None:
+        """Work until stopped; as `arq.Worker.main`."""
+        self._signals = 0
+        if self._pool is None:
+            self._pool = await self._open_pool()
+        async with RedisClient(self._url or url_of_pool(self.pool), self.engine.pool) as client:
+            await self._main(client)
+
+    async def _open_pool(self) -> ArqRedis:
+        if self._url is None:
+            pool = await create_pool(self.redis_settings)
+        else:  # without a first PING: the server may come later
+            kind, arguments = parse_address(self._url).async_connection()
+            timeout = self.engine.pool.socket_timeout
+            connections = ConnectionPool(
+                connection_class=kind, **arguments, socket_timeout=timeout, socket_connect_timeout=timeout
+            )
+            pool = ArqRedis(connections)
+        pool.job_serializer, pool.job_deserializer = self.job_serializer, self.job_deserializer
+        pool.default_queue_name, pool.expires_extra_ms = self.queue_name, self.expires_extra_ms
+        return pool
+
+    async def _main(self, client: RedisClient) -> None:
+        logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
+        try:
+            await log_redis_info(self.pool, logger.info)
+        except (RedisError, OSError) as error:  # it may be forbidden, or the server be away for now
+            logger.info("no information about redis: %s", type(error).__name__)
+        self.ctx["redis"] = self.pool
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        worker = self._job_worker = self._compose(client)
+        self.tasks = self.job_tasks = worker.tasks
+        if not self._picks:
+            worker.pause()
+        if self.burst:  # what is to run at startup belongs to the burst
+            await self.heart_beat()
+        heart = asyncio.create_task(self._beat_heart(), name="aioinfra-arq-heartbeat")
+        started = self.jobs_complete + self.jobs_retried + self.jobs_failed
+        limit = self.max_burst_jobs if self.max_burst_jobs < 0 else max(0, self.max_burst_jobs - started)
+        try:
+            await worker.run(burst=self.burst, burst_limit=limit)
+        finally:
+            self._job_worker = None
+            heart.cancel()
+            await asyncio.wait([heart])
+
+    def _compose(self, client: RedisClient) -> JobWorker:
+        engine = self.engine
+        queues = engine.queues or QueueOptions({self.queue_name: 1})
+        store = RedisJobStore(client)
+        observer = engine.observer
+        finisher = Finisher(store, observer)
+        functions = {name: ArqRunnable(self, function) for name, function in self.functions.items()}
+        runner = JobRunner(
+            {**functions, **engine.runnables},
+            engine.codec or ArqCodec(self.job_serializer, self.job_deserializer),
+            finisher,
+            observer=observer,
+            log=engine.log or ArqLog(self.functions.get, self.log_results),
+            options=engine.runs,
+        )
+        parts = WorkerParts(
+            Claimer(store, queues, lease=engine.lease.duration, aborts=self.allow_abort_jobs),
+            runner,
+            finisher,
+            Wake(client, list(queues.weights)),
+            LeaseKeeper(
+                lambda: RedisLeaseStore(client.blocking_connection()),
+                engine.lease,
+                on_lost=_report_lost,
+                on_error=lambda: observer.store_error("lease"),
+            ),
+            observer,
+        )
+        grace = float(self._job_completion_wait) if engine.grace is None else engine.grace
+        options = WorkerOptions(self.max_jobs, engine.lease, engine.safety_poll, grace)
+        return JobWorker(parts, options, on_ended=self._count)
+
+    # arq's periodic duties
+
+    async def _beat_heart(self) -> None:
+        while True:
+            await self.heart_beat()
+            if self.allow_abort_jobs:
+                await _surviving(self._cancel_aborted_jobs())
+            await asyncio.sleep(_HEARTBEAT)
+
+    async def heart_beat(self) -> None:
+        """Record the health and enqueue cron jobs. Neither waits for the other, nor fails with the server."""
+        last_health = self._last_health_check
+        if not await _surviving(self.record_health()):
+            self._last_health_check = last_health
+        now = datetime.now(tz=self.timezone)
+        await _surviving(self.run_cron(now, max(self.poll_delay_s, _HEARTBEAT)))
+
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        """As in arq, but a tick that could not be enqueued is not over: it is tried again."""
+        planned = [(job, job.next_run) for job in self.cron_jobs]
+        try:
+            await super().run_cron(n, delay, num_windows)
+        except BaseException:
+            for job, next_run in planned:
+                job.next_run = next_run
+            raise
+
+    async def _cancel_aborted_jobs(self) -> None:
+        requested = [
+            job_id.decode("utf-8", "surrogateescape")
+            for job_id in await self.pool.zrange(abort_jobs_ss, 0, -1)
+        ]
+        worker = self._job_worker
+        aborted = [job_id for job_id in requested if worker is not None and worker.abort(job_id)]
+        if aborted:
+            await self.pool.zrem(
+                abort_jobs_ss, *(job_id.encode("utf-8", "surrogateescape") for job_id in aborted)
+            )
+
+    # Stopping
+
+    @property
+    def allow_pick_jobs(self) -> bool:
+        """Whether new jobs are claimed; may be set at any time."""
+        return self._picks
+
+    @allow_pick_jobs.setter
+    def allow_pick_jobs(self, value: bool) -> None:
+        self._picks = value
+        if self._job_worker is not None:
+            (self._job_worker.resume if value else self._job_worker.pause)()
+
+    def handle_sig(self, signum: signal.Signals) -> None:
+        """Stop: running jobs get the engine's grace, if there is one, and are given back without counting a try.
+
+        A second signal gives them back at once.
+        """
+        self._log_shutdown(signal.Signals(signum), "ongoing to cancel")
+        self._stop(self.engine.grace or 0.0, signum)
+
+    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
+        """Stop, giving running jobs ``job_completion_wait`` seconds. A second signal gives them back at once."""
+        logger.info("Setting allow_pick_jobs to `False`")
+        self._picks = False
+        self._log_shutdown(signal.Signals(signum), "to be completed")
+        wait = float(self._job_completion_wait) if self.engine.grace is None else self.engine.grace
+        self._stop(wait, signum)
+
+    def _stop(self, grace: float, signum: signal.Signals) -> None:
+        self._signals += 1
+        if self._job_worker is not None and self._signals == 1 and grace:
+            self._job_worker.stop(grace)
+        elif self.main_task is not None:
+            self.main_task.cancel()
+        if self.on_stop:
+            self.on_stop(signal.Signals(signum))
+
+    def _log_shutdown(self, signum: signal.Signals, what: str) -> None:
+        logger.info(
+            "shutdown on %s ◆ %d jobs complete ◆ %d failed ◆ %d retries ◆ %d %s",
+            signum.name,
+            self.jobs_complete,
+            self.jobs_failed,
+            self.jobs_retried,
+            len(self.tasks),
+            what,
+        )
+
+    async def close(self) -> None:
+        """End the run if it goes on, then close what it used; as `arq.Worker.close`."""
+        if not self._handle_signals:
+            self.handle_sig(signal.SIGUSR1)
+        main = self.main_task
+        if main is not None and not main.done() and main is not asyncio.current_task():
+            await asyncio.wait([main])
+        if not self._pool:
+            return
+        try:
+            with contextlib.suppress(RedisError, OSError):  # the server may be gone by now
+                await self.pool.delete(self.health_check_key)
+            if self.on_shutdown:
+                await self.on_shutdown(self.ctx)
+        finally:
+            pool, self._pool = self.pool, None
+            await pool.close(close_connection_pool=True)
+
+    def _count(self, _run: Run, outcome: Outcome) -> None:
+        if isinstance(outcome, Succeeded):
+            self.jobs_complete += 1
+        elif isinstance(outcome, Retried | Released):
+            self.jobs_retried += 1
+        else:
+            self.jobs_failed += 1
+
+
+async def _surviving(duty: Awaitable[None]) -> bool:
+    """Await a periodic duty; whether it went well. An outage of the server is waited out."""
+    try:
+        async with asyncio.timeout(_DUTY_LIMIT):
+            await duty
+    except (RedisError, OSError) as error:
+        logger.warning("heart beat failed: %s", type(error).__name__)
+        return False
+    except Exception:
+        logger.exception("heart beat failed")
+        return False
+    return True
+
+
+def _report_lost(claims: Sequence[Claim]) -> None:
+    for claim in claims:
+        logger.warning(
+            "the lease of job %s is lost; what it returns will not be recorded", printable(claim.job_id)
+        )
+
+
+def _warn_of_pickle() -> None:
+    """arq's default is kept for compatibility; said once a process by the warnings filter."""
+    warnings.warn(
+        "ArqWorker reads pickled jobs, as arq does: whoever can write to the Redis can run code here. "
+        "Give job_serializer and job_deserializer to change that.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _weights_of(tasks: Sequence[Task[..., Any]]) -> QueueOptions:
+    """Every queue that a task names, with equal weights."""
+    return QueueOptions(dict.fromkeys((task.task_options.queue for task in tasks), 1))
+
+
+def _stand_in(task: Task[..., Any]) -> Callable[..., Any]:
+    """A coroutine function under which arq lists the task; the engine runs the task itself."""
+
+    async def stand_in(_ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return await cast("Awaitable[Any]", task(*args, **kwargs))
+
+    return stand_in
