@@ -7,20 +7,25 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, vers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from aioprometheus.collectors import Registry
 from aioprometheus.formats.text import TextFormatter
 
 from aioinfra.metrics.catalogue import BY_NAME
-from aioinfra.metrics.escaping import format_value
+from aioinfra.metrics.escaping import EscapedText, escape_help, format_value, plain
 from aioinfra.metrics.instruments import Counter, Family, Gauge, Histogram, HistogramSlot
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OVERFLOW_METRIC: Final = "aioinfra_metrics_overflow_total"
 
 _LINES_A_CHUNK: Final = 500
+_NOT_IN_NAME: Final = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])")
+
+logger = logging.getLogger("aioinfra.metrics")
 
 
 async def render(registry: Registry) -> bytes:
@@ -59,8 +64,33 @@ def _lines(registry: Registry) -> Iterator[str]:
             yield f"# TYPE {collector.name} {collector.kind.name}"
             yield from _samples(collector)
         else:  # an application's own collector of aioprometheus
-            yield from TextFormatter().marshall_lines(collector)
+            yield from _foreign(collector)
     yield from _overflow(collectors)
+
+
+def _foreign(collector: Any) -> list[str]:
+    """The lines of a collector that is not ours; one that fails is left out and does not take the page with it."""
+    try:
+        lines = _EscapingFormatter().marshall_lines(collector)
+    except Exception:
+        logger.exception("the collector %s cannot be rendered", collector.name)
+        return []
+    lines[0] = f"# HELP {collector.name} {escape_help(collector.doc)}"
+    return lines
+
+
+class _EscapingFormatter(TextFormatter):
+    """aioprometheus' formatter writes label names and values as they come."""
+
+    def _format_line(self, name: str, labels: Any, value: Any, const_labels: Any) -> str:
+        return super()._format_line(name, _safe(labels), value, _safe(const_labels))
+
+
+def _safe(labels: Mapping[Any, Any] | None) -> dict[str, str]:
+    return {
+        _NOT_IN_NAME.sub("_", str(name)) or "_": EscapedText(plain(value))
+        for name, value in (labels or {}).items()
+    }
 
 
 def _samples(family: Counter | Gauge | Histogram) -> Iterator[str]:

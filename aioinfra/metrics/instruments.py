@@ -199,6 +199,11 @@ class Family(Generic[SlotT]):
             )
         return self.labels(*values)
 
+    def _present(self, labels: Mapping[str, Any] | None) -> SlotT:
+        """As `_of`, but a series that is not there is a KeyError, and stays away: reading makes none."""
+        given = labels or {}
+        return self._slots[tuple(plain(given[name]) for name in self.label_names)]
+
     def _labels_of(self, slot: SlotT) -> dict[str, str]:
         return {name: EscapedText(value) for name, value in zip(self.label_names, slot.values, strict=True)}
 
@@ -250,9 +255,13 @@ class Counter(Family[CounterSlot], collectors.Counter):
         """Count several, aioprometheus' way."""
         self._of(labels).add(value)
 
+    def set(self, labels: Mapping[str, Any] | None, value: Any) -> None:
+        """Put a series to a value that was counted elsewhere, aioprometheus' way."""
+        self._of(labels).value = value
+
     def get(self, labels: Mapping[str, Any] | None = None) -> float:
-        """The value of one series."""
-        return self._of(labels).value
+        """The value of one series; KeyError: there is none."""
+        return self._present(labels).value
 
     def get_all(self) -> list[tuple[dict[str, str], Any]]:
         """All series, as aioprometheus' renderer wants them."""
@@ -296,8 +305,8 @@ class Gauge(Family[GaugeSlot], collectors.Gauge):
         self._of(labels).value += value
 
     def get(self, labels: Mapping[str, Any] | None = None) -> float:
-        """The value of one series."""
-        return self._of(labels).value
+        """The value of one series; KeyError: there is none."""
+        return self._present(labels).value
 
     def get_all(self) -> list[tuple[dict[str, str], Any]]:
         """All series, as aioprometheus' renderer wants them."""
@@ -342,8 +351,8 @@ class Histogram(Family[HistogramSlot], collectors.Histogram):
     add = observe
 
     def get(self, labels: Mapping[str, Any] | None = None) -> dict[float | str, Any]:
-        """Cumulative buckets, count and sum of one series."""
-        return self._view(self._of(labels))
+        """Cumulative buckets, count and sum of one series; KeyError: there is none."""
+        return self._view(self._present(labels))
 
     def get_all(self) -> list[tuple[dict[str, str], Any]]:
         """All series, as aioprometheus' renderer wants them."""

@@ -173,8 +173,17 @@ def test_they_are_collectors_of_aioprometheus(registry: MetricsRegistry) -> None
     assert gauge.get({"kind": "a"}) == 6
     assert histogram.get({"kind": "a"}) == {1.0: 1, math.inf: 2, "count": 2, "sum": 2.5}
     assert counter.get_all() == [({"kind": "a"}, 3)]
+    counter.set({"kind": "a"}, 9)
+    assert counter.labels("a").value == 9
     with pytest.raises(InvalidArgument, match="labels"):
         counter.inc({"kind": "a", "other": "b"})
+
+
+def test_reading_makes_no_series(registry: MetricsRegistry) -> None:
+    counter = Counter("app_total", "Things.", registry, ("kind",))
+    with pytest.raises(KeyError):
+        counter.get({"kind": "never counted"})
+    assert counter.slots() == []
 
 
 def test_nothing_lands_in_aioprometheus_own_registry(registry: MetricsRegistry) -> None:

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import aioprometheus
 import pytest
+from aioprometheus import collectors
+from aioprometheus.renderer import render as stock_render
 from prometheus_client.parser import text_string_to_metric_families
 
 from aioinfra.metrics.exposition import CONTENT_TYPE, OVERFLOW_METRIC, render, render_now
 from aioinfra.metrics.instruments import Counter, Gauge, Histogram
 from aioinfra.metrics.registry import MetricsRegistry
 
-HOSTILE = ['"', "\\", "\n", "\r", "\t", " ", "{", "}", ",", "=", "#", "n", "a", "é", "\x00", "\x85", "\u2028", "\ud800", "😀"]  # fmt: skip
+HOSTILE = [*'"\\\n\r\t {},=#na', "é", "\x00", "\x85", "\u2028", "\ud800", "😀"]
 
 Page = Callable[[MetricsRegistry], str]
 
@@ -27,7 +28,7 @@ def ours(registry: MetricsRegistry) -> str:
 
 
 def theirs(registry: MetricsRegistry) -> str:
-    content, _ = aioprometheus.render(registry, [])
+    content, _ = stock_render(registry, [])
     return content.decode()
 
 
@@ -129,12 +130,37 @@ def test_the_page_says_when_a_cap_was_reached(registry: MetricsRegistry) -> None
 
 
 def test_collectors_of_aioprometheus_stand_beside_ours(registry: MetricsRegistry) -> None:
-    stock = aioprometheus.Counter("stock_total", "Theirs.", registry=registry)
+    stock = collectors.Counter("stock_total", "Theirs.", registry=registry)
     stock.inc({"kind": "a"})
-    aioprometheus.Summary("stock_seconds", "Theirs.", registry=registry).observe({}, 0.5)
+    collectors.Summary("stock_seconds", "Theirs.", registry=registry).observe({}, 0.5)
     found = samples(ours(filled(registry)))
     assert found["stock_total", frozenset({("kind", "a")})] == 1
     assert found["stock_seconds_count", frozenset()] == 1
+
+
+def test_a_stock_collector_cannot_break_the_page(registry: MetricsRegistry) -> None:
+    """aioprometheus checks and escapes nothing by itself."""
+    hostile = 'x"} 1\nevil_total{a="\\'
+    stock = collectors.Counter("stock_total", "two\nlines", {"zone": hostile}, registry=registry)
+    stock.inc({"a-b": hostile, "0c": "x"})
+    found = samples(ours(filled(registry)))
+    labels = frozenset({("a_b", hostile), ("_0c", "x"), ("zone", hostile)})
+    assert found["stock_total", labels] == 1
+    assert "evil_total" not in {name for name, _ in found}
+
+
+def test_a_collector_that_fails_costs_its_own_lines_only(
+    registry: MetricsRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(collectors.Gauge):
+        def get_all(self) -> Any:
+            raise RuntimeError("no figures")
+
+    Failing("failing", "Fails.", registry=registry)
+    found = samples(ours(filled(registry)))
+    assert found["app_plain_total", frozenset()] == 0
+    assert "failing" not in {name for name, _ in found}
+    assert "the collector failing cannot be rendered" in caplog.text
 
 
 async def test_a_scrape_leaves_the_loop_free_and_counts_exactly(registry: MetricsRegistry) -> None:
