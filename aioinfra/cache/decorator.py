@@ -31,10 +31,10 @@ from typing import (
     overload,
 )
 
-from aioinfra.cache.keys import KeyPlan, full_key
+from aioinfra.cache.keys import KeyPlan, check_key
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.read_through import Kind
-from aioinfra.cache.store import Ttl
+from aioinfra.cache.store import NO_EXPIRY, Ttl
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.codec.schema import fingerprint
 from aioinfra.errors import InvalidArgument
@@ -62,13 +62,10 @@ class CachedOptions:
     ignore: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        check_ttl(self.ttl, None)
+        check_ttl(self.ttl, NO_EXPIRY)
         for name in ("key_prefix", "namespace"):
-            value: object = getattr(self, name)
-            if not isinstance(value, str):
-                raise InvalidArgument(name, "must be text")
-            if value:
-                full_key("", value)
+            if getattr(self, name) != "":
+                check_key(getattr(self, name), name)
         if isinstance(self.ignore, str):
             raise InvalidArgument("ignore", "must be a collection of parameter names, not one text")
 

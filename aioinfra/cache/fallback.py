@@ -134,8 +134,7 @@ class FallbackStore:
                 return await self._primary.get(key)
             except StoreUnavailable as error:
                 self._begin(error)
-        self._answered("get")
-        return await self._memory.get(key)
+        return await self._answer("get", self._memory.get(key))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         return await self._read("mget", lambda store: store.get_many(keys))
@@ -189,8 +188,7 @@ class FallbackStore:
                 return await call(self._primary)
             except StoreUnavailable as error:
                 self._begin(error)
-        self._answered(operation)
-        return await call(self._memory)
+        return await self._answer(operation, call(self._memory))
 
     async def _write(
         self,
@@ -210,14 +208,17 @@ class FallbackStore:
             except StoreUnavailable as error:
                 outage = self._begin(error)
         outage.remember(keys, patterns, self._options.max_remembered)
-        self._answered(operation)
         most = self._options.ttl
-        return await call(self._memory, most if ttl is None else min(ttl, most))
+        return await self._answer(operation, call(self._memory, most if ttl is None else min(ttl, most)))
 
-    def _answered(self, operation: str) -> None:
+    async def _answer(self, operation: str, memory: Awaitable[T]) -> T:
+        answer = await memory  # at once, so that remembering and writing are one step
         self.answers += 1
         if self._observer is not None:
             self._observer.operation(operation, "fallback", 0.0)
+        # Callers that yielded to the loop with every call must not block it now: the recovery runs on it.
+        await asyncio.sleep(0)
+        return answer
 
     # The outage
 

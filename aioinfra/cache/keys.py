@@ -36,21 +36,26 @@ def full_key(namespace: str, key: str) -> str:
     """
     if type(key) is str and key.isascii() and 0 < len(key) <= MOST_KEY_BYTES:
         return namespace + key
-    return namespace + _checked(key)
+    return namespace + check_key(key)
 
 
-def _checked(key: object) -> str:
+def check_key(key: object, argument: str = "key") -> str:
+    """The text of a key, or of a part of one.
+
+    Raises:
+        InvalidArgument: as `full_key`, naming ``argument``.
+    """
     if not isinstance(key, str):
-        raise InvalidArgument("key", f"must be text, not {type(key).__name__}")
+        raise InvalidArgument(argument, f"must be text, not {type(key).__name__}")
     key = str.__str__(key)  # of a text enum: its value
     if not key:
-        raise InvalidArgument("key", "must not be empty")
+        raise InvalidArgument(argument, "must not be empty")
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument("key", "holds a lone surrogate, which has no UTF-8") from None
+        raise InvalidArgument(argument, "holds a lone surrogate, which has no UTF-8") from None
     if size > MOST_KEY_BYTES:
-        raise InvalidArgument("key", f"has {size} bytes, the most are {MOST_KEY_BYTES}")
+        raise InvalidArgument(argument, f"has {size} bytes, the most are {MOST_KEY_BYTES}")
     return key
 
 

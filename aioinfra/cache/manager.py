@@ -6,6 +6,7 @@ is gone (`fallback`). Without, they are in this process.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any, Final, Self
 from aioinfra.cache.backend import Backend, BackendPlan
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.glob import check_pattern, escape
-from aioinfra.cache.keys import full_key
+from aioinfra.cache.keys import check_key, full_key
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import (
     DEFAULT_NAMESPACE,
@@ -26,7 +27,7 @@ from aioinfra.cache.options import (
     make_codec,
 )
 from aioinfra.cache.read_through import Kind, Load, ReadThrough
-from aioinfra.cache.store import MISS, ClosedStore, Ttl
+from aioinfra.cache.store import MISS, ClosedStore, Lifetime, Ttl
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmReport, warm
 from aioinfra.clock import SYSTEM_CLOCK, Clock
@@ -62,6 +63,7 @@ class CacheManager:
         serialization: "json", "msgpack" or "pickle". Pickle on a server needs a ``signing_key``.
         signing_key: secret for pickled values, or several, newest first; at least 16 bytes each.
         client: a RedisClient to share instead of ``redis_url``; stays its owner's to close.
+        default_ttl: seconds to live where ``ttl`` is None; `NO_EXPIRY` for good.
         namespace: what all keys begin with on the server; not empty.
         options: the rarely changed settings.
         observer: is told of every operation.
@@ -82,6 +84,7 @@ class CacheManager:
         signing_key: SigningKey | None = None,
         *,
         client: RedisClient | None = None,
+        default_ttl: Lifetime = 300.0,
         namespace: str = DEFAULT_NAMESPACE,
         options: CacheOptions = DEFAULT_OPTIONS,
         observer: CacheObserver | None = None,
@@ -93,11 +96,11 @@ class CacheManager:
             raise InvalidArgument("client", "give either a client or a redis_url")
         if redis_url is None and client is None and signing_key is None:
             signing_key = secrets.token_bytes(32)  # in memory nobody else reads or writes
-        self._namespace = full_key("", namespace)
-        self._options = options
+        self._namespace = check_key(namespace, "namespace")
+        self._default_ttl = default_ttl
         sealing = replace(options.envelope, compress=options.envelope.compress and enable_compression)
         codec = make_codec(serialization, signing_key)
-        self._kind = Kind(Envelope(codec, sealing), check_ttl(None, options.default_ttl))
+        self._kind = Kind(Envelope(codec, sealing), check_ttl(default_ttl, default_ttl, "default_ttl"))
         self._figures = Figures(observer=observer, clock=clock)
         self._plan = BackendPlan(
             redis_url,
@@ -111,10 +114,9 @@ class CacheManager:
             clock,
         )
         if redis_url is not None:
-            RedisClient(
-                redis_url
-            )  # does no I/O, and refuses a malformed URL here instead of at the first call
+            RedisClient(redis_url)  # no I/O: a malformed URL is refused here, not at the first call
         self._backend: Backend | None = None
+        self._turn = asyncio.Lock()  # of opening and closing
         self._reads = ReadThrough(ClosedStore(), self._figures, clock)
 
     def __repr__(self) -> str:
@@ -133,20 +135,24 @@ class CacheManager:
             StoreDenied: the server refuses the credentials.
             StoreUnavailable: no server, and ``options.fallback`` is off.
         """
-        if self._backend is None:
-            backend = Backend(self._plan)
-            await backend.start()
-            self._backend = backend
-            self._reads = ReadThrough(backend.store, self._figures, self._plan.clock)
+        async with self._turn:
+            if self._backend is None:
+                backend = Backend(self._plan)
+                await backend.start()
+                self._backend = backend
+                self._reads = ReadThrough(backend.store, self._figures, self._plan.clock)
         return self
 
     async def close(self) -> None:
         """End what is being loaded, wait for what is being written, close. Nothing when it is closed."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
+        async with self._turn:
+            backend, self._backend = self._backend, None
             reads, self._reads = self._reads, ReadThrough(ClosedStore(), self._figures, self._plan.clock)
-            await reads.flights.aclose()
-            await backend.aclose()
+            try:
+                await reads.flights.aclose()
+            finally:
+                if backend is not None:
+                    await backend.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.initialize()
@@ -307,4 +313,4 @@ class CacheManager:
         if ttl is None and annotation is Any:
             return self._kind
         envelope = self._kind.envelope if annotation is Any else self._kind.envelope.typed(annotation)
-        return Kind(envelope, check_ttl(ttl, self._options.default_ttl))
+        return Kind(envelope, check_ttl(ttl, self._default_ttl))

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from aioinfra.cache.redis_store import RedisStoreOptions
-from aioinfra.cache.store import Ttl
-from aioinfra.cache.ttl import check_ttl
 from aioinfra.codec.bounds import check_whole
 from aioinfra.codec.codec import Codec
 from aioinfra.codec.envelope import EnvelopeOptions
@@ -27,7 +25,6 @@ class CacheOptions:
     """The rarely changed settings of a cache.
 
     Attributes:
-        default_ttl: seconds for ``ttl=None``; `NO_EXPIRY` makes values stay by default.
         memory_bytes: most bytes of values in memory, beside the most entries.
         envelope: compression and the size bound of values.
         redis: the time budget of a call and the bounds of batches.
@@ -36,7 +33,6 @@ class CacheOptions:
             cleared.
     """
 
-    default_ttl: Ttl = 300.0
     memory_bytes: int = 64 << 20
     envelope: EnvelopeOptions = field(default_factory=EnvelopeOptions)
     redis: RedisStoreOptions = field(default_factory=RedisStoreOptions)
@@ -44,7 +40,6 @@ class CacheOptions:
     max_remembered: int = 100_000
 
     def __post_init__(self) -> None:
-        check_ttl(self.default_ttl, None, "default_ttl")
         check_whole("memory_bytes", self.memory_bytes, 0, 1 << 50)
 
 

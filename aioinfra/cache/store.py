@@ -38,8 +38,11 @@ class Forever(enum.Enum):
 NO_EXPIRY: Final = Forever.NO_EXPIRY
 """As a ttl: the value stays until it is deleted or evicted."""
 
-Ttl = float | Literal[Forever.NO_EXPIRY] | None
-"""Seconds to live; None means the default of the cache."""
+Lifetime = float | Literal[Forever.NO_EXPIRY]
+"""Seconds to live, or for good."""
+
+Ttl = Lifetime | None
+"""The same; None means the default of the cache."""
 
 
 class Store(Protocol):

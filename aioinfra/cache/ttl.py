@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from aioinfra.cache.store import NO_EXPIRY, Ttl
+from aioinfra.cache.store import NO_EXPIRY, Lifetime, Ttl
 from aioinfra.errors import InvalidArgument
 
 MOST_SECONDS: Final = 2**53  # beyond it seconds are no longer exact, and the server's milliseconds overflow
 
 
-def check_ttl(ttl: Ttl, default: Ttl, argument: str = "ttl") -> float | None:
+def check_ttl(ttl: Ttl, default: Lifetime, argument: str = "ttl") -> float | None:
     """Seconds to live, None for no expiry.
 
     ``ttl=None`` means ``default``. 0 is refused instead of guessed at: to store nothing, do not call; for no
@@ -22,7 +22,7 @@ def check_ttl(ttl: Ttl, default: Ttl, argument: str = "ttl") -> float | None:
     """
     if ttl is None:
         ttl = default
-    if ttl is NO_EXPIRY or ttl is None:
+    if ttl is NO_EXPIRY:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, int | float):
         raise InvalidArgument(argument, "must be a number of seconds, None for the default, or NO_EXPIRY")
