@@ -187,11 +187,14 @@ class JobRunner:
 
 
 def _context_of(run: Run) -> dict[str, str]:
-    """What the run's log lines carry: the enqueuer's correlation id, if it is sound, and the job's own."""
+    """What the run's log lines carry: the enqueuer's correlation id, if it is sound, and the job's own.
+
+    A job that nobody's request asked for is the start of its own story: its retries and nested jobs share its id.
+    """
     claim, job = run.claim, run.job
     request_id = job.headers.get(context.REQUEST_ID)
     if request_id is None or not context.is_valid_id(request_id):
-        request_id = context.new_id()
+        request_id = claim.job_id if context.is_valid_id(claim.job_id) else context.new_id()
     return {
         context.REQUEST_ID: request_id,
         "job_id": printable(claim.job_id),
