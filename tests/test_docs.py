@@ -47,13 +47,18 @@ class Reader:
                 path.write_text(body, encoding="utf-8")
             else:
                 self.run([sys.executable, "-c", body], body)
+        for path in self.directory.rglob("*.py"):
+            module = ".".join(path.relative_to(self.directory).with_suffix("").parts)
+            self.run([sys.executable, "-c", f"import {module}"], f"importing {path.name}")
 
     def type_in(self, body: str) -> None:
         for command, expected in _commands(body):
             if command.endswith("&"):
                 arguments = command.removesuffix("&").split()
                 self.background.append(
-                    subprocess.Popen(arguments, cwd=self.directory, env=self.environment, stderr=subprocess.DEVNULL)
+                    subprocess.Popen(
+                        arguments, cwd=self.directory, env=self.environment, stderr=subprocess.DEVNULL
+                    )
                 )
                 continue
             printed = self.run(["bash", "-c", command], command)
@@ -64,7 +69,13 @@ class Reader:
 
     def run(self, arguments: list[str], shown: str) -> str:
         done = subprocess.run(
-            arguments, cwd=self.directory, env=self.environment, capture_output=True, text=True, timeout=40, check=False
+            arguments,
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
         )
         assert done.returncode == 0, f"{shown}\nended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
