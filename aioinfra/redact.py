@@ -6,8 +6,8 @@ where something in it changes. What comes out is also bounded (depth, members, c
 values: objects with fields become mappings, since their repr would show what their keys say to hide, and
 any other object becomes its repr, scanned.
 
-Free text is scanned for secrets where it is rare and suspect (messages of exceptions, reprs), elsewhere
-only on request (`RedactOptions.scan_values`), because a scan costs about as much as a whole log line.
+Free text is scanned for secrets where it is suspect (messages of exceptions, reprs, other libraries' lines),
+elsewhere only on request (`RedactOptions.scan_values`), because a scan costs about as much as a whole log line.
 """
 
 from __future__ import annotations
@@ -62,10 +62,8 @@ _KEY_CHARACTERS: Final = 256
 
 # Every pattern is linear in the text: no unbounded run can be entered from more than one place.
 _USERINFO = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
-_ASSIGNMENT = re.compile(
-    r"""(?<![\w.-])([A-Za-z][\w.-]{0,63})(["']?\s{0,3}[=:]\s{0,3})"""
-    r"""("[^"]{0,256}"|'[^']{0,256}'|[^\s,;&"'(){}\[\]]+)"""
-)
+_KEY = re.compile(r"""(?<![\w.-])([A-Za-z][\w.-]{0,63})["']?\s{0,3}[=:]\s{0,3}""")
+_VALUE = re.compile(r"""\"[^"]{0,256}"|'[^']{0,256}'|[^\s,;&"'(){}\[\]]+""")
 _AUTH_SCHEME = re.compile(r"\b(bearer|basic)\s{1,3}[\w.~+/=-]{6,}", re.IGNORECASE)
 _CARD = re.compile(r"(?<![\d.])[2-6](?:[ -]?\d){12,18}(?![\d.])")
 
@@ -236,12 +234,22 @@ class _Policy:
         )
 
     def _assignments(self, text: str) -> str:
+        """``key=value`` and ``key: value`` with the values of secret keys masked.
+
+        A value is read only behind a secret key: that of another key may hold assignments itself (a URL).
+        """
         if "=" not in text and ":" not in text:
             return text
-        return _ASSIGNMENT.sub(
-            lambda found: f"{found[1]}{found[2]}{MASK}" if self.decide(found[1]) == _SECRET else found[0],
-            text,
-        )
+        parts: list[str] = []
+        done = 0
+        for key in _KEY.finditer(text):
+            if key.start() < done or self.decide(key[1]) != _SECRET:
+                continue
+            value = _VALUE.match(text, key.end())
+            if value is not None:
+                parts += text[done : key.end()], MASK
+                done = value.end()
+        return "".join([*parts, text[done:]])
 
 
 class _Walk:

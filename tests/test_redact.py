@@ -224,6 +224,8 @@ def test_urls(url: str, safe: str) -> None:
         ("cannot connect to redis://:hunter2@host", "hunter2"),
         ("login(password='a b c')", "a b c"),
         ('{"api_key": "k-123"}', "k-123"),
+        ("GET https://host/x?a=1&api_key=k-123&page=2", "k-123"),
+        ("env: a=b=c password=k-123", "k-123"),
         ("card 4111 1111 1111 1111 refused", "1111"),
         ("card 4111111111111111", "4111"),
     ],

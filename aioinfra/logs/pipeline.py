@@ -54,12 +54,13 @@ class PipelineOptions:
 class Pipeline:
     """The processors in order, and the sink behind them."""
 
-    __slots__ = ("_render", "_stamp", "processors", "sink")
+    __slots__ = ("_render", "_stamp", "clean", "processors", "sink")
 
     def __init__(self, options: PipelineOptions, sink: Sink) -> None:
         policy = options.redact
         redactor = Redactor(replace(policy, trusted=policy.trusted | _TRUSTED))
         self.sink = sink
+        self.clean = redactor.text  # for texts that others wrote
         self._stamp = Stamp(options.service, Timestamps(utc=options.json))
         self._render = JsonLine() if options.json else ConsoleLine(colours=options.colours)
         self.processors: list[Processor] = [

@@ -46,7 +46,9 @@ class PipelineHandler(logging.Handler):
         if record.stack_info:
             event["stack"] = record.stack_info
         label = LABELS.get(record.levelno, record.levelname)
-        event[EVENT] = _message(record)
+        message = _message(record)
+        # Other libraries put whole URLs and key=value into their texts, where no field name tells on them.
+        event[EVENT] = self._pipeline.clean(message) if "=" in message or "://" in message else message
         event[ORIGIN] = (
             record.created,
             label,

@@ -53,6 +53,13 @@ def test_a_record_becomes_the_same_line(logged: Captured) -> None:
     assert len(logged.text.splitlines()) == 2
 
 
+def test_secrets_in_other_libraries_texts_are_masked(logged: Captured) -> None:
+    logging.getLogger("httpx").warning("GET %s", f"https://api.test/x?api_key={SECRET}&page=2")
+    logging.getLogger("redis").warning(f"cannot reach redis://:{SECRET}@host")
+    assert SECRET not in logged.text
+    assert logged.lines[0]["message"] == "GET https://api.test/x?api_key=[redacted]&page=2"
+
+
 def test_a_wrong_format_string_loses_no_line(logged: Captured) -> None:
     (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, PipelineHandler))
     handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("x",), "levelno": 30}))
