@@ -6,6 +6,7 @@ is seen here: the request's scope is shared, not copied (see `aioinfra.context`)
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -29,6 +30,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 _LONGEST_ID: Final = 128
 _CLIENT_GONE: Final = 499
 _SERVER_ERROR: Final = 500
+_FAILURE: Final = b"Internal Server Error"
 
 
 class RequestMiddleware:
@@ -58,9 +60,9 @@ class RequestMiddleware:
         started = time.perf_counter()
         try:
             await self._app(scope, receive, response.send)
-        except BaseException:
+        except Exception:
             if response.status == 0:
-                response.status = _SERVER_ERROR
+                await _answer_failure(scope, response)
             raise
         finally:
             self._ended(scope, response, time.perf_counter() - started)
@@ -103,6 +105,22 @@ class _Response:
             others = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
             message = {**message, "headers": [*others, self._header]}
         await self._send(message)
+
+
+async def _answer_failure(scope: Scope, response: _Response) -> None:
+    """Answer for an application that raised before it answered: whoever is outside would send no id.
+
+    Where this stands inside an application that makes its own 500 (a handler, the debug page), that one does.
+    """
+    outside = scope.get("app")
+    handlers = getattr(outside, "exception_handlers", {})
+    if getattr(outside, "debug", False) or _SERVER_ERROR in handlers or Exception in handlers:
+        response.status = _SERVER_ERROR
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAILURE))]
+    with contextlib.suppress(Exception):  # the client is gone; what the application raised is what counts
+        await response.send({"type": "http.response.start", "status": _SERVER_ERROR, "headers": headers})
+        await response.send({"type": "http.response.body", "body": _FAILURE})
 
 
 def _accepted_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

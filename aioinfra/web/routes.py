@@ -7,6 +7,7 @@ Live means that the event loop answers. Ready means that the service can do its 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -21,6 +22,8 @@ from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service import Service
 
 _HEALTH_TIMEOUT = 5.0
+
+logger = logging.getLogger("aioinfra.web")
 
 
 def metrics_route(registry: MetricsRegistry, path: str = "/metrics") -> Route:
@@ -49,6 +52,9 @@ def health_routes(check: Callable[[], Awaitable[Mapping[str, Any]]], prefix: str
                 health = await check()
         except TimeoutError:
             health = {"status": "down", "error": f"no answer within {_HEALTH_TIMEOUT:g} s"}
+        except Exception as error:
+            logger.exception("the health check failed")
+            health = {"status": "down", "error": type(error).__name__}  # its text may hold credentials
         return _json(health, 503 if health["status"] == "down" else 200)
 
     return [Route(f"{prefix}/live", live), Route(f"{prefix}/ready", ready)]
