@@ -1,14 +1,14 @@
-"""aioinfra's Service: its client, and its worker as the command line starts it."""
+"""aioinfra's Service: its client, and its worker as the command line runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from contextlib import AsyncExitStack
 
 from aioinfra import JobHandle, Service
 from aioinfra.context import bound, new_id
+from aioinfra.service import WorkerSetup
 from benchmarks.errors import WrongAnswerError
 from benchmarks.peers.aioinfra_tasks import CORRELATION, noop, stamp
 
@@ -28,9 +28,11 @@ class ServiceJobs:
         self._handles: list[JobHandle[int]] = []
 
     def work(self) -> None:
-        command = [sys.executable, "-m", "aioinfra", "worker", f"{__name__}:service", "--queues", QUEUE]
-        command += ["--concurrency", str(self._concurrency), "--lease", str(self._lease)]
-        os.execv(sys.executable, command)  # noqa: S606  # no shell is wanted
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        async with service:
+            await service.run_worker(WorkerSetup(concurrency=self._concurrency, lease=self._lease))
 
     async def open(self) -> None:
         await self._stack.enter_async_context(service)
