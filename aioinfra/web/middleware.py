@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from aioinfra import context
+from aioinfra.logs.logger import get_logger
 from aioinfra.web.observer import HttpObserver
 from aioinfra.web.route_template import route_template
 
@@ -22,7 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-access = logging.getLogger("api.access")
+access = get_logger("api.access")
 
 REQUEST_ID_HEADER: Final = b"x-request-id"
 _ACCEPTED_HEADERS: Final = (REQUEST_ID_HEADER, b"x-correlation-id")
@@ -74,18 +75,16 @@ class RequestMiddleware:
         status = response.status or _CLIENT_GONE
         if self._observer is not None:
             self._observer.request_finished(method, route, status, seconds)
-        if self._access_log and access.isEnabledFor(logging.INFO):
+        if self._access_log and access.is_enabled_for(logging.INFO):
             client = scope.get("client")
             access.info(
                 "request",
-                extra={
-                    "method": method,
-                    "path": scope["path"],
-                    "route": route,
-                    "status": status,
-                    "seconds": round(seconds, 6),
-                    "client": client[0] if client else None,
-                },
+                method=method,
+                path=scope["path"],
+                route=route,
+                status=status,
+                seconds=round(seconds, 6),
+                client=client[0] if client else None,
             )
 
 
