@@ -32,8 +32,8 @@ from typing import (
 )
 
 from aioinfra.cache.keys import KeyPlan, check_key
+from aioinfra.cache.kind import Failures, Kind
 from aioinfra.cache.manager import CacheManager
-from aioinfra.cache.read_through import Kind
 from aioinfra.cache.store import NO_EXPIRY, Ttl
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.codec.schema import fingerprint
@@ -60,14 +60,22 @@ class CachedOptions:
     namespace: str = ""
     cache: CacheManager | None = None
     ignore: Collection[str] = ()
+    none_ttl: Ttl = None
+    errors: tuple[type[Exception], ...] = ()
+    error_ttl: Ttl = None
 
     def __post_init__(self) -> None:
         check_ttl(self.ttl, NO_EXPIRY)
+        self.failures()
         for name in ("key_prefix", "namespace"):
             if getattr(self, name) != "":
                 check_key(getattr(self, name), name)
         if isinstance(self.ignore, str):
             raise InvalidArgument("ignore", "must be a collection of parameter names, not one text")
+
+    def failures(self) -> Failures:
+        """How results that are no value are kept."""
+        return Failures(self.none_ttl, self.errors, self.error_ttl)
 
     def start(self, function: Callable[..., Any]) -> str:
         """What every key of a function begins with, up to its schema."""
@@ -132,7 +140,7 @@ class CachedFunction(Generic[P, R]):
         """How a cache keeps these results; made once for the cache used last."""
         known, kind = self._known
         if known is not cache or kind is None:
-            kind = cache.kind(self._options.ttl, self._annotation)
+            kind = cache.kind(self._options.ttl, self._annotation, self._options.failures())
             self._known = (cache, kind)
         return kind
 
@@ -189,12 +197,15 @@ def cached(
     namespace: str = "",
     cache: CacheManager | None = None,
     ignore: Collection[str] = (),
+    none_ttl: Ttl = None,
+    errors: tuple[type[Exception], ...] = (),
+    error_ttl: Ttl = None,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], CachedFunction[P, R]]: ...
 def cached(function: Any = None, /, **options: Any) -> Any:
     """Cache the results of an async function. With or without parentheses.
 
     Concurrent calls with the same arguments run the function once; they share the object that it returns, so
-    treat results as read-only. None is a result like any other. An exception is not cached.
+    treat results as read-only. None is a result like any other. Exceptions are not cached unless asked for.
 
     Args:
         ttl: seconds to live; None for the cache's default, `NO_EXPIRY` for good.
@@ -202,6 +213,10 @@ def cached(function: Any = None, /, **options: Any) -> Any:
         namespace: put before the prefix.
         cache: the cache to use.
         ignore: parameters that do not matter to the result, such as a database session.
+        none_ttl: seconds to live of a result that is None; None for ``ttl``.
+        errors: exception classes to store and raise again at later calls. An exception is made again from its
+            ``args``; one whose args are not plain JSON is not stored.
+        error_ttl: seconds that these live; None for ``ttl``.
 
     Raises:
         InvalidArgument: not an async function (a plain one, a generator), or an argument above is senseless. At

@@ -17,6 +17,7 @@ from aioinfra.cache.backend import Backend, BackendPlan
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.glob import check_pattern, escape
 from aioinfra.cache.keys import check_key, full_key
+from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import (
     DEFAULT_NAMESPACE,
@@ -26,7 +27,7 @@ from aioinfra.cache.options import (
     Serialization,
     make_codec,
 )
-from aioinfra.cache.read_through import Kind, Load, ReadThrough
+from aioinfra.cache.read_through import Load, ReadThrough
 from aioinfra.cache.store import MISS, ClosedStore, Lifetime, Ttl
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmReport, warm
@@ -100,7 +101,8 @@ class CacheManager:
         self._default_ttl = default_ttl
         sealing = replace(options.envelope, compress=options.envelope.compress and enable_compression)
         codec = make_codec(serialization, signing_key)
-        self._kind = Kind(Envelope(codec, sealing), check_ttl(default_ttl, default_ttl, "default_ttl"))
+        seconds = check_ttl(default_ttl, default_ttl, "default_ttl")
+        self._kind = Kind(Envelope(codec, sealing), seconds, seconds)
         self._figures = Figures(observer=observer, clock=clock)
         self._plan = BackendPlan(
             redis_url,
@@ -174,7 +176,7 @@ class CacheManager:
             StoreError: the server answered with an error; an unavailable one only without a fallback.
             Overloaded: too many gets are waiting.
         """
-        value = await self._reads.get(full_key(self._namespace, key), self._kind.envelope)
+        value = await self._reads.get(full_key(self._namespace, key), self._kind)
         return default if value is MISS else value
 
     async def get_or_load(self, key: str, load: Load, ttl: Ttl = None) -> Any:
@@ -235,7 +237,7 @@ class CacheManager:
         )
         found: dict[str, Any] = {}
         for key, data in zip(full, stored, strict=True):
-            value = MISS if data is None else self._reads.opened(data, self._kind.envelope)
+            value = MISS if data is None else self._reads.opened(data, self._kind)
             if value is not MISS:
                 found[key] = value
         self._figures.read_many(len(found), len(full) - len(found), started)
@@ -308,9 +310,16 @@ class CacheManager:
             **(self._backend.figures() if self._backend is not None else {}),
         }
 
-    def kind(self, ttl: Ttl = None, annotation: Any = Any) -> Kind:
+    def kind(self, ttl: Ttl = None, annotation: Any = Any, failures: Failures = NO_FAILURES) -> Kind:
         """How values of an annotation that live for ``ttl`` are kept. Make it once per function."""
-        if ttl is None and annotation is Any:
+        if ttl is None and annotation is Any and failures is NO_FAILURES:
             return self._kind
         envelope = self._kind.envelope if annotation is Any else self._kind.envelope.typed(annotation)
-        return Kind(envelope, check_ttl(ttl, self._default_ttl))
+        default = self._default_ttl if ttl is None else ttl
+        return Kind(
+            envelope,
+            check_ttl(default, default),
+            check_ttl(failures.none_ttl, default, "none_ttl"),
+            failures.errors,
+            check_ttl(failures.error_ttl, default, "error_ttl"),
+        )

@@ -1,7 +1,7 @@
 """Reading through the cache: the stored value, else the loader's, loaded once for all who wait.
 
     the key is being loaded      join that flight
-    store.get: found             open the envelope and return
+    store.get: found             open the envelope and return, or raise the failure that was stored
     store.get: not found         start a flight: loader -> seal -> store.set, unless it was invalidated meanwhile
 
 An error of the store is raised to the caller of a read (there is no fallback, or it is no outage). An error
@@ -11,25 +11,24 @@ of storing what was loaded is counted and the value returned: the caller asked f
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.flight import Flight, Flights
+from aioinfra.cache.kind import Kind, class_name
 from aioinfra.cache.store import MISS, Store
 from aioinfra.clock import Clock
-from aioinfra.codec.envelope import Envelope
-from aioinfra.errors import DecodeError, Overloaded, StoreError, StoreFull, WrongType
+from aioinfra.codec.envelope import StoredFailureError
+from aioinfra.errors import (
+    DecodeError,
+    EncodeError,
+    Overloaded,
+    StoreError,
+    StoreFull,
+    WrongType,
+)
 
 Load = Callable[[], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What is the same for all values of one function: how they are sealed, and their seconds to live."""
-
-    envelope: Envelope
-    ttl: float | None
 
 
 class ReadThrough:
@@ -42,11 +41,12 @@ class ReadThrough:
         self._now = clock.monotonic
         self.flights = Flights()
 
-    async def get(self, key: str, envelope: Envelope) -> Any:
+    async def get(self, key: str, kind: Kind) -> Any:
         """The stored value, or MISS. One round trip, shared with whoever reads at the same time.
 
         Raises:
             StoreError: the store could not answer.
+            Exception: one of ``kind.errors``, stored by an earlier load.
         """
         figures = self._figures
         started = self._now() if figures.observer is not None else 0.0
@@ -58,7 +58,12 @@ class ReadThrough:
         except StoreError:
             figures.done("get", "error", started)
             raise
-        value = MISS if data is None else self.opened(data, envelope)
+        try:
+            value = MISS if data is None else self.opened(data, kind)
+        except kind.errors:
+            figures.hits += 1
+            figures.read_one(hit=True, started=started)
+            raise
         if value is MISS:
             figures.misses += 1
         else:
@@ -67,10 +72,15 @@ class ReadThrough:
             figures.read_one(hit=value is not MISS, started=started)
         return value
 
-    def opened(self, data: bytes, envelope: Envelope) -> Any:
-        """The value in stored bytes; MISS, counted, when they cannot be read."""
+    def opened(self, data: bytes, kind: Kind) -> Any:
+        """The value in stored bytes; MISS, counted, when they cannot be read. Raises a stored failure."""
         try:
-            return envelope.open(data)
+            return kind.envelope.open(data)
+        except StoredFailureError as failure:
+            error = kind.rebuilt(failure)
+            if error is None:
+                return MISS
+            raise error from None
         except DecodeError:
             self._figures.undecodable += 1
             return MISS
@@ -86,7 +96,7 @@ class ReadThrough:
         flights = self.flights
         if key not in flights:
             landed = flights.landed
-            value = await self.get(key, kind.envelope)
+            value = await self.get(key, kind)
             if value is not MISS:
                 return value
             if flights.landed != landed:
@@ -107,8 +117,11 @@ class ReadThrough:
             StoreError: otherwise not stored, or perhaps.
         """
         data = self.sealed(value, kind, compute_time)
+        await self._put(key, data, kind.ttl if value is not None else kind.none_ttl)
+
+    async def _put(self, key: str, data: bytes, ttl: float | None) -> None:
         try:
-            await self.store.set(key, data, kind.ttl)
+            await self.store.set(key, data, ttl)
         except StoreFull:
             await self.store.delete([key])  # the older value would live on as if it were current
             raise
@@ -116,12 +129,13 @@ class ReadThrough:
 
     def sealed(self, value: Any, kind: Kind, compute_time: float = 0.0) -> bytes:
         """The stored form of a value, created now. Raises EncodeError."""
+        ttl = kind.ttl if value is not None else kind.none_ttl
         now = self._clock.time()
-        return kind.envelope.seal(value, now, 0.0 if kind.ttl is None else now + kind.ttl, compute_time)
+        return kind.envelope.seal(value, now, 0.0 if ttl is None else now + ttl, compute_time)
 
     async def _look_again(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
         """Another flight ended while this reader waited for its answer: it may have stored the value."""
-        value = await self.get(key, kind.envelope)
+        value = await self.get(key, kind)
         return value if value is not MISS else await self._load(flight, key, load, kind)
 
     async def _load(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
@@ -130,9 +144,11 @@ class ReadThrough:
         figures.loads += 1
         try:
             value = await load()
-        except BaseException:
+        except BaseException as error:
             figures.load_errors += 1
             figures.done("load", "error", started)
+            if isinstance(error, kind.errors) and flight.current:
+                await self._remember(key, error, kind)
             raise
         figures.done("load", "ok", started)
         if flight.current:
@@ -141,3 +157,14 @@ class ReadThrough:
             except (StoreError, Overloaded):
                 figures.not_stored += 1
         return value
+
+    async def _remember(self, key: str, error: Exception, kind: Kind) -> None:
+        """Store a failure; one whose arguments are not plain JSON is only counted."""
+        now = self._clock.time()
+        ttl = kind.error_ttl
+        try:
+            expires = 0.0 if ttl is None else now + ttl
+            data = kind.envelope.seal_failure(class_name(type(error)), error.args, now, expires)
+            await self._put(key, data, ttl)
+        except (EncodeError, StoreError, Overloaded):
+            self._figures.not_stored += 1

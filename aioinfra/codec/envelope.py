@@ -7,7 +7,8 @@ All numbers are little-endian. Layout of version 1:
          1    1  version of this layout, 1
          2    1  codec: 0 bytes as they are, 1 JSON, 2 MessagePack, 3 signed pickle
          3    1  compression: 0 none, 1 zstd
-         4    2  flags; a reader that does not know a set bit must refuse the value. None is defined yet
+         4    2  flags; a reader that does not know a set bit must refuse the value
+                 bit 0: the payload is a failure, the JSON array [class name, [argument, ...]]
          6    2  length of the extension area in bytes; a reader skips what it does not know
          8    8  created, seconds since the epoch (binary64)
         16    8  logical expiry, seconds since the epoch (binary64); 0 means never
@@ -23,16 +24,19 @@ The payload length makes every truncation visible, also where half a payload wou
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aioinfra.codec.bounds import check_whole
-from aioinfra.codec.codec import RAW, Codec
+from aioinfra.codec.codec import JSON, RAW, Codec
+from aioinfra.codec.json import JsonCodec
 from aioinfra.codec.zstd import Zstd
 from aioinfra.errors import DecodeError, EncodeError, PayloadTooLarge
 
 MAGIC: Final = 0xC1
 VERSION: Final = 1
+FAILURE: Final = 1  # flag
 UNCOMPRESSED: Final = 0
 ZSTD: Final = 1
 
@@ -81,12 +85,24 @@ class EnvelopeOptions:
         check_whole("max_bytes", self.max_bytes, 1, 512 << 20)
 
 
+class StoredFailureError(DecodeError):
+    """There is no value: the load failed, and that was stored. ``name`` and ``arguments`` of the exception."""
+
+    def __init__(self, name: str, arguments: list[Any]) -> None:
+        super().__init__("a stored failure")
+        self.name = name
+        self.arguments = arguments
+
+
 @dataclass(slots=True)
 class CompressionFigures:
     """Totals of what was compressed, in bytes."""
 
     plain: int = 0
     stored: int = 0
+
+
+_FAILURES: Final = JsonCodec(tuple[str, list[Any]])
 
 
 class Envelope:
@@ -131,17 +147,24 @@ class Envelope:
         if options.compress and len(payload) >= options.threshold:
             compression, payload = self._squeeze(payload)
         microseconds = min(int(compute_time * 1e6), _MOST_MICROSECONDS)
-        return (
-            _HEADER.pack(
-                MAGIC, VERSION, codec, compression, 0, 0, created, expires, microseconds, len(payload)
-            )
-            + payload
-        )
+        header = (MAGIC, VERSION, codec, compression, 0, 0, created, expires, microseconds, len(payload))
+        return _HEADER.pack(*header) + payload
+
+    def seal_failure(self, name: str, arguments: Sequence[Any], created: float, expires: float) -> bytes:
+        """The stored form of a failed load: an exception's class name and arguments, as JSON in any case.
+
+        Raises:
+            EncodeError: an argument is not plain JSON.
+        """
+        payload = _FAILURES.encode((name, list(arguments)))
+        header = (MAGIC, VERSION, JSON, UNCOMPRESSED, FAILURE, 0, created, expires, 0, len(payload))
+        return _HEADER.pack(*header) + payload
 
     def open(self, data: bytes) -> Any:
         """The value in sealed bytes.
 
         Raises:
+            StoredFailureError: there is none: it is the seal of a failed load.
             DecodeError: not a sealed value of this layout, codec and type, not intact, or beyond the bounds.
         """
         # The plain case in one comparison; everything that is not it takes the long way, refusals included.
@@ -155,11 +178,13 @@ class Envelope:
 
     def _open_any(self, data: bytes) -> Any:
         header = read_header(data)
-        if header.flags:
-            raise DecodeError("a sealed value with flags that this version does not know")
         payload = data[_SIZE + header.extension :]
         if len(payload) > self.options.max_bytes:
             raise PayloadTooLarge(f"a stored payload beyond {self.options.max_bytes} bytes")
+        if header.flags == FAILURE:
+            raise StoredFailureError(*_FAILURES.decode(payload))
+        if header.flags:
+            raise DecodeError("a sealed value with flags that this version does not know")
         if header.compression == ZSTD:
             payload = self._zstd.decompress(payload)
         elif header.compression != UNCOMPRESSED:

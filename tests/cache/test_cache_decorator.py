@@ -17,6 +17,7 @@ import pytest
 
 from aioinfra.cache.decorator import cached, default_cache
 from aioinfra.cache.manager import CacheManager
+from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import EncodeError, InvalidArgument, NotInstalled
 
 
@@ -156,6 +157,63 @@ async def test_an_error_is_raised_and_not_cached(default: CacheManager) -> None:
         with pytest.raises(OSError, match="down"):
             await fail()
     assert calls.count == 2
+
+
+class NotFoundError(Exception):
+    pass
+
+
+class WrappedError(NotFoundError):
+    """Its args do not rebuild it."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} {two}")
+
+
+async def test_errors_are_cached_on_request(default: CacheManager) -> None:
+    calls = Calls()
+
+    @cached(errors=(NotFoundError, WrappedError), error_ttl=60)
+    async def find(error: int) -> str:
+        calls.count += 1
+        raise [NotFoundError("user", 7), WrappedError(1, 2), NotFoundError(object()), OSError("down")][error]
+
+    for _ in range(3):
+        with pytest.raises(NotFoundError) as caught:
+            await find(0)
+        assert caught.value.args == ("user", 7)
+    assert calls.count == 1
+    assert await default.exists(find.key_for(0))
+    assert await default.get(find.key_for(0), "no value") == "no value"
+    assert await default.mget([find.key_for(0)]) == {}
+    await find.invalidate(0)
+    with pytest.raises(NotFoundError):
+        await find(0)
+    for number, error in ((1, WrappedError), (2, NotFoundError), (3, OSError)):
+        calls.count = 0
+        for _ in range(2):
+            with pytest.raises(error):
+                await find(number)
+        assert calls.count == 2
+    assert default.get_stats()["undecodable"] == 0
+    assert default.get_stats()["not_stored"] == 2
+
+
+async def test_none_and_errors_have_times_of_their_own(valkey_url: str, prefix: str) -> None:
+    async with CacheManager(valkey_url, namespace=prefix) as cache, RedisClient(valkey_url) as client:
+
+        @cached(cache=cache, ttl=100, none_ttl=10, errors=(NotFoundError,), error_ttl=1)
+        async def find(number: int) -> int | None:
+            if number == 0:
+                raise NotFoundError
+            return None if number == 1 else number
+
+        with pytest.raises(NotFoundError):
+            await find(0)
+        assert [await find(1), await find(2)] == [None, 2]
+        left = [await client.execute("PTTL", prefix + find.key_for(number)) for number in range(3)]
+        for milliseconds, most in zip(left, (1_000, 10_000, 100_000), strict=True):
+            assert most * 0.5 < milliseconds <= most
 
 
 async def test_concurrent_calls_run_the_function_once(default: CacheManager) -> None:
@@ -450,7 +508,18 @@ def test_what_is_no_async_function_is_refused_at_decoration(function: Any) -> No
 
 @pytest.mark.parametrize(
     "options",
-    [{"ttl": 0}, {"ttl": -1}, {"ttl": True}, {"ttl": float("nan")}, {"key_prefix": 5}, {"ignore": "a"}],
+    [
+        {"none_ttl": 0},
+        {"error_ttl": -1},
+        {"errors": [OSError]},
+        {"errors": (5,)},
+        {"ttl": 0},
+        {"ttl": -1},
+        {"ttl": True},
+        {"ttl": float("nan")},
+        {"key_prefix": 5},
+        {"ignore": "a"},
+    ],
 )
 def test_senseless_options_are_refused_at_decoration(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options))):

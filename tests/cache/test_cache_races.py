@@ -10,16 +10,17 @@ import pytest
 
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
 from aioinfra.cache.figures import Figures
+from aioinfra.cache.kind import Kind
 from aioinfra.cache.local import LocalCache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.memory_store import MemoryStore
-from aioinfra.cache.read_through import Kind, ReadThrough
+from aioinfra.cache.read_through import ReadThrough
 from aioinfra.clock import SYSTEM_CLOCK
 from aioinfra.codec.envelope import Envelope
 from aioinfra.codec.json import JsonCodec
 from aioinfra.errors import StoreUnavailable
 
-KIND = Kind(Envelope(JsonCodec()), 60.0)
+KIND = Kind(Envelope(JsonCodec()), 60.0, 60.0)
 
 
 def memory() -> MemoryStore:

@@ -1,0 +1,75 @@
+"""What is the same for all values of one function: how they are sealed and how long they live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aioinfra.cache.store import NO_EXPIRY, Ttl
+from aioinfra.cache.ttl import check_ttl
+from aioinfra.codec.envelope import Envelope, StoredFailureError
+from aioinfra.errors import InvalidArgument
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How long loads without a value are remembered.
+
+    Attributes:
+        none_ttl: seconds to live of None; None for the same as any value.
+        errors: exception classes of the loader to store and raise again. An exception is rebuilt from its
+            ``args``, which must be plain JSON.
+        error_ttl: seconds that these live; None for the same as a value.
+    """
+
+    none_ttl: Ttl = None
+    errors: tuple[type[Exception], ...] = ()
+    error_ttl: Ttl = None
+
+    def __post_init__(self) -> None:
+        check_ttl(self.none_ttl, NO_EXPIRY, "none_ttl")
+        check_ttl(self.error_ttl, NO_EXPIRY, "error_ttl")
+        errors: object = self.errors
+        if not isinstance(errors, tuple) or not all(map(_is_exception, errors)):
+            raise InvalidArgument("errors", "must be a tuple of exception classes")
+
+
+NO_FAILURES: Final = Failures()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is the same for all values of one function.
+
+    Attributes:
+        envelope: how they are sealed.
+        ttl: seconds to live, None for no expiry.
+        none_ttl: the same for None.
+        errors: exceptions of the loader that are stored and raised again; classes that their ``args`` rebuild.
+        error_ttl: seconds that these live.
+    """
+
+    envelope: Envelope
+    ttl: float | None
+    none_ttl: float | None
+    errors: tuple[type[Exception], ...] = ()
+    error_ttl: float | None = None
+
+    def rebuilt(self, failure: StoredFailureError) -> Exception | None:
+        """The exception that was stored; None when it is not one of these, or cannot be made again."""
+        for kind in self.errors:
+            if class_name(kind) == failure.name:
+                try:
+                    return kind(*failure.arguments)
+                except Exception:  # noqa: BLE001 - a constructor that takes something else than ``args``
+                    return None
+        return None
+
+
+def class_name(kind: type) -> str:
+    """What a stored failure calls its class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
