@@ -31,7 +31,7 @@ from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.redis_store import RedisJobStore
 from aioinfra.jobs.run import RunOptions
 from aioinfra.jobs.task import Task, tasks_of
-from aioinfra.logs.setup import setup_logging
+from aioinfra.logs.setup import current_logging, setup_logging
 from aioinfra.metrics.observers import CacheMetrics, JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
 
@@ -227,8 +227,8 @@ class Service:
         return _Open(settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis)
 
     def _set_up_logging(self, settings: Settings, stack: AsyncExitStack) -> None:
-        if not self._options.configure_logging:
-            return
+        if not self._options.configure_logging or current_logging() is not None:
+            return  # the application has set up logging itself
         logs = setup_logging(
             settings.log_level, settings.environment, settings.log_format, settings.service_name
         )

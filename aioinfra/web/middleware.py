@@ -15,7 +15,7 @@ from typing import Any, Final
 from aioinfra import context
 from aioinfra.logs.logger import get_logger
 from aioinfra.web.observer import HttpObserver
-from aioinfra.web.route_template import route_template
+from aioinfra.web.route_template import RouteTemplates
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -47,6 +47,7 @@ class RequestMiddleware:
         self._app = app
         self._observer = observer
         self._access_log = access_log
+        self._templates = RouteTemplates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +72,7 @@ class RequestMiddleware:
 
     def _ended(self, scope: Scope, response: _Response, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        route = route_template(dict(scope))
+        route = self._templates.of(scope)
         status = response.status or _CLIENT_GONE
         if self._observer is not None:
             self._observer.request_finished(method, route, status, seconds)

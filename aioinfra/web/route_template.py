@@ -1,47 +1,51 @@
 """Which route answered a request: its template, since a path as a label would be a series a visitor.
 
 Starlette leaves the matched route in the scope, FastAPI a context that also knows the prefixes of included
-routers; a mounted application's routes stand below the mount's own path.
+routers, Litestar the template itself. A mounted application's routes stand below the mount's path, of which the
+scope holds only the concrete text: where that varies it holds parameters, and is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 UNMATCHED: Final = "__unmatched__"
 """The template of every request that no route answered."""
 
 
-def route_template(scope: dict[str, Any]) -> str:
-    """The template under which a finished request counts, such as ``/users/{id}``. O(1)."""
-    # FastAPI 0.137 and later: scope["route"].path lacks the prefixes of include_router.
-    effective = (scope.get("fastapi") or {}).get("effective_route_context")
-    route = scope.get("route")
-    path = getattr(effective, "path", None) or getattr(route, "path", None)
-    if path is None:
-        return UNMATCHED
-    below = _mount_path(scope)
-    if _is_mount(route):  # the mounted application has no routes of its own, or none that fits
-        return f"{path}/*"
-    return below + str(path)
+class RouteTemplates:
+    """Tells templates; remembers the mount's path under which each route was met first."""
+
+    def __init__(self) -> None:
+        # By identity, since routes cannot be hashed; each holds its route, so that no id is used twice.
+        self._mount_paths: dict[int, tuple[Any, str]] = {}
+
+    def of(self, scope: Mapping[str, Any]) -> str:
+        """The template under which a finished request counts, such as ``/users/{id}``. O(1)."""
+        # FastAPI 0.137 and later: scope["route"].path lacks the prefixes of include_router.
+        effective = (scope.get("fastapi") or {}).get("effective_route_context")
+        route = scope.get("route")
+        path = getattr(effective, "path", None) or getattr(route, "path", None) or scope.get("path_template")
+        if path is None:
+            return UNMATCHED
+        if _is_mount(route):  # the mounted application has no routes of its own, or none that fits
+            return f"{path}/*"
+        return self._mount_path(scope, route) + str(path)
+
+    def _mount_path(self, scope: Mapping[str, Any], route: Any) -> str:
+        mounted, root = str(scope.get("app_root_path") or ""), str(scope.get("root_path") or "")
+        below = root[len(mounted) :] if root.startswith(mounted) else ""
+        own = getattr(route, "param_convertors", {})
+        if not below or not set(scope.get("path_params") or {}) <= set(own):
+            return ""
+        # A mount whose parameter has the name of one of the route's passes the test above. Its path varies.
+        _, first = self._mount_paths.setdefault(id(route), (route, below))
+        if first == below:
+            return below
+        self._mount_paths[id(route)] = (route, "")
+        return ""
 
 
 def _is_mount(route: Any) -> bool:
     return route is not None and hasattr(route, "routes") and not hasattr(route, "methods")
-
-
-def _mount_path(scope: dict[str, Any]) -> str:
-    """The path of the mounts above the route, or '' where it holds parameters: their values are not a template."""
-    mounted, root = str(scope.get("app_root_path") or ""), str(scope.get("root_path") or "")
-    below = root[len(mounted) :] if root.startswith(mounted) else ""
-    return below if _is_template_free(scope) else ""
-
-
-def _is_template_free(scope: dict[str, Any]) -> bool:
-    """Whether the mount's path can be told from root_path: it can when the mount has no parameters of its own.
-
-    A mount with parameters would put their values into the template; its routes then count without it.
-    """
-    route = scope.get("route")
-    own = getattr(route, "param_convertors", {})
-    return set(scope.get("path_params") or {}) <= set(own)
