@@ -27,7 +27,8 @@ class EngineOptions:
     Attributes:
         queues: several queues with weights; None serves arq's one ``queue_name``.
         lease: how long a silent worker keeps its jobs.
-        runs: what becomes of jobs that cannot simply run.
+        runs: what becomes of jobs that cannot simply run; None: for a worker of tasks `RunOptions`' own
+            defaults, for arq's functions as in arq: they fail at once and leave no dead letter.
         safety_poll: seconds after which the queues are looked at although nothing was heard.
         grace: seconds that running jobs get on SIGTERM; None: arq's ``job_completion_wait``.
         codec: how jobs are written; None: arq's serialisers.
@@ -38,7 +39,7 @@ class EngineOptions:
 
     queues: QueueOptions | None = None
     lease: LeaseOptions = field(default_factory=LeaseOptions)
-    runs: RunOptions = field(default_factory=lambda: RunOptions(unknown_task_grace=0, bury_unreadable=False))
+    runs: RunOptions | None = None
     safety_poll: float = 1.0
     grace: float | None = None
     codec: JobCodec | None = None

@@ -35,7 +35,7 @@ from aioinfra.jobs.lease import LeaseKeeper
 from aioinfra.jobs.payload import JsonCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
-from aioinfra.jobs.run import JobRunner
+from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.wake import Wake
 from aioinfra.jobs.worker import JobWorker, WorkerOptions, WorkerParts
@@ -92,7 +92,7 @@ class ArqWorker(arq.worker.Worker):
         Args:
             tasks: what it runs.
             url: the jobs server.
-            engine: queues, lease, observer; codec and runnables are filled in.
+            engine: queues, lease, observer; what is None is filled in.
             progress: takes the jobs' progress.
             concurrency: jobs that run at once.
             settings: further arguments of `arq.Worker`, such as ``burst``.
@@ -104,6 +104,7 @@ class ArqWorker(arq.worker.Worker):
             codec=engine.codec or JsonCodec(),
             runnables=runnables,
             log=engine.log or ServiceLog(),
+            runs=engine.runs or RunOptions(),
             queues=engine.queues or _weights_of(tasks),
         )
         functions = [arq.worker.func(_stand_in(task), name=task.name) for task in tasks]
@@ -173,7 +174,7 @@ class ArqWorker(arq.worker.Worker):
             finisher,
             observer=observer,
             log=engine.log or ArqLog(self.functions.get, self.log_results),
-            options=engine.runs,
+            options=engine.runs or RunOptions(unknown_task_grace=0, bury_unreadable=False),
         )
         parts = WorkerParts(
             Claimer(store, queues, lease=engine.lease.duration, aborts=self.allow_abort_jobs),
@@ -296,7 +297,7 @@ class ArqWorker(arq.worker.Worker):
                 await self.on_shutdown(self.ctx)
         finally:
             pool, self._pool = self.pool, None
-            await pool.close(close_connection_pool=True)
+            await pool.aclose(close_connection_pool=True)
 
     def _count(self, _run: Run, outcome: Outcome) -> None:
         if isinstance(outcome, Succeeded):
