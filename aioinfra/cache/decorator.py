@@ -1,15 +1,16 @@
 """``@cached``: an async function whose results are read through a cache.
 
-At decoration: the function is checked, its keys are planned and its return annotation is read. At each call:
-find the cache, make the key, read through. The cache is the one given with ``cache=``, else
-``_cache_manager=`` at the call, else the process default.
+At decoration the function is checked and its keys are planned; at the first call its return annotation is
+read; at each call: find the cache, make the key, read through. The cache is ``_cache_manager=`` of the call,
+else ``cache=`` of the decorator, else the process default.
 
 Methods: ``self`` is part of the key by its canonical form, so a class whose instances differ says how with a
-``cache_key()`` method (or is a dataclass or model), or leaves it out with ``ignore=("self",)``. ``cls`` stands in
-the key by its name. Put ``@cached`` above ``@classmethod`` and ``@staticmethod``; below works too.
+``cache_key()`` method (or is a dataclass or model), or leaves it out with ``ignore=("self",)``. ``cls`` stands
+in the key by its name. Put ``@cached`` above ``@classmethod`` and ``@staticmethod``; below works too. (Type
+checkers cannot follow: to them a class method is rightly called on an instance, a static one on its class.)
 
 The return annotation restores the value's type, and its schema is part of the key: see `codec.schema`. Without
-an annotation the values are the plain types of the serialization.
+one, or when a name in it cannot be resolved, the values are the plain types of the serialization.
 """
 
 from __future__ import annotations
@@ -91,37 +92,35 @@ class CachedFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self._function = function
         self._options = options
-        self._annotation = _return_annotation(function)
-        start = f"{options.start(function)}:{fingerprint(self._annotation)}:"
-        self._plan = KeyPlan(function, start, options.ignore)
+        self._plan = KeyPlan(function, options.ignore)
+        self._annotation: Any = Any
+        self._start = ""  # of the keys; known when the annotation is, at the first call
         self._known: tuple[CacheManager | None, Kind | None] = (None, None)
         if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
             inspect.markcoroutinefunction(self)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         cache = self._cache(kwargs)
-        key = self._plan.key(args, kwargs)
-        kind = self._kind(cache)
-        return cast(
-            "R", await cache.read_through(key, functools.partial(self._function, *args, **kwargs), kind)
-        )
+        key = self._key(args, kwargs)
+        load = functools.partial(self._function, *args, **kwargs)
+        return cast("R", await cache.read_through(key, load, self._kind(cache)))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, whatever is stored, store its result and return it."""
         cache = self._cache(kwargs)
-        key = self._plan.key(args, kwargs)
+        key = self._key(args, kwargs)
         load = functools.partial(self._function, *args, **kwargs)
         return cast("R", await cache.read_through(key, load, self._kind(cache), refresh=True))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments; whether there was one. A load under way is not stored."""
         cache = self._cache(kwargs)
-        return bool(await cache.delete(self._plan.key(args, kwargs)))
+        return bool(await cache.delete(self._key(args, kwargs)))
 
     def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call within the cache's namespace, for ``cache.delete`` and ``cache.exists``."""
         kwargs.pop(CACHE_ARGUMENT, None)
-        return self._plan.key(args, kwargs)
+        return self._key(args, kwargs)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -134,7 +133,16 @@ class CachedFunction(Generic[P, R]):
 
     def _cache(self, kwargs: dict[str, Any]) -> CacheManager:
         given = kwargs.pop(CACHE_ARGUMENT, None) if kwargs else None
-        return self._options.cache or given or default_cache.require()
+        if given is not None and not isinstance(given, CacheManager):
+            raise InvalidArgument(CACHE_ARGUMENT, "must be a CacheManager")
+        return given or self._options.cache or default_cache.require()
+
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        if not self._start:
+            # Not at decoration: the annotation may name its own class, or one that is defined below.
+            self._annotation = _return_annotation(self._function)
+            self._start = f"{self._options.start(self._function)}:{fingerprint(self._annotation)}:"
+        return self._start + self._plan.text(args, kwargs)
 
     def _kind(self, cache: CacheManager) -> Kind:
         """How a cache keeps these results; made once for the cache used last."""

@@ -67,27 +67,25 @@ def digest(text: str) -> str:
 
 
 class KeyPlan:
-    """Turns the arguments of one function's calls into keys.
+    """Turns the arguments of one function's calls into the ends of keys.
 
     Args:
         function: the function; its signature is read once, here.
-        start: what every key of it begins with.
         ignore: names of parameters that do not matter to the value (a database session).
 
     Raises:
         InvalidArgument: ``ignore`` names a parameter that the function does not have.
     """
 
-    __slots__ = ("_alone", "_names", "_positional", "_rest", "_signature", "_start", "_used")
+    __slots__ = ("_alone", "_names", "_positional", "_rest", "_signature", "_used")
 
-    def __init__(self, function: Callable[..., Any], start: str, ignore: Collection[str] = ()) -> None:
+    def __init__(self, function: Callable[..., Any], ignore: Collection[str] = ()) -> None:
         self._signature = inspect.signature(function)
         parameters = list(self._signature.parameters.values())
         self._names = [parameter.name for parameter in parameters]
         for name in ignore:
             if name not in self._names:
                 raise InvalidArgument("ignore", f"{function.__qualname__} has no parameter {name!r}")
-        self._start = start
         self._used = [(at, name) for at, name in enumerate(self._names) if name not in ignore]
         kinds = [parameter.kind for parameter in parameters]
         # How many arguments may be positional for the quick binding; -1 leaves every call to inspect.
@@ -97,8 +95,10 @@ class KeyPlan:
         self._rest = [(parameter.name, parameter.default) for parameter in parameters]
         self._alone = self._positional == len(parameters) == len(self._used) == 1
 
-    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """The key of a call. About 0.5 microseconds for a function of one int or short text, 2 otherwise.
+    def text(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """The arguments of a call as they stand in its key: printable ASCII, at most 96 characters.
+
+        About 0.5 microseconds for a function of one int or short text, 1.5 for two arguments.
 
         Raises:
             TypeError: the arguments do not fit the signature, as the call itself would say.
@@ -115,8 +115,8 @@ class KeyPlan:
                 ]
             )
         if len(text) > _READABLE or not text.isascii():
-            text = digest(text)
-        return self._start + text
+            return digest(text)
+        return text
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the signature, defaults filled in."""

@@ -111,6 +111,10 @@ async def test_the_cache_comes_from_the_call_or_the_decorator_or_the_process(pre
         assert await two.exists(bound.key_for())
         assert await where.invalidate(_cache_manager=one)  # type: ignore[call-arg]  # as above
         assert not await one.exists(where.key_for())
+        await bound(_cache_manager=one)  # type: ignore[call-arg]  # as above
+        assert await one.exists(bound.key_for())
+        with pytest.raises(InvalidArgument, match="_cache_manager"):
+            await bound(_cache_manager="redis://")  # type: ignore[call-arg]  # as above
 
 
 async def test_invalidate_and_refresh(default: CacheManager) -> None:
@@ -331,6 +335,30 @@ async def test_types_are_restored_from_the_annotation(default: CacheManager) -> 
         assert first == second
         assert type(first) is type(second)
     assert calls.count == len(functions)
+
+
+@dataclass(frozen=True)
+class Chain:
+    length: int
+
+    @cached
+    async def longer(self) -> Chain:
+        return Chain(self.length + 1)
+
+    @cached
+    async def end(self) -> Link:
+        return Link(self.length)
+
+
+@dataclass
+class Link:
+    number: int
+
+
+async def test_annotations_may_name_their_own_class_or_a_later_one(default: CacheManager) -> None:
+    for _ in range(2):
+        assert await Chain(1).longer() == Chain(2)
+        assert await Chain(1).end() == Link(1)
 
 
 async def test_a_result_that_cannot_be_given_back_equal_is_refused(default: CacheManager) -> None:
