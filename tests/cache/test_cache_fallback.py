@@ -53,7 +53,7 @@ async def test_memory_answers_at_once_and_the_server_again_after_it(own_server: 
         assert await cache.exists("changed")
         await cache.delete("removed")
         await cache.clear("clea*")
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 0.5
         health = await cache.health_check()
         assert (health.status, health.mode, health.remembered_keys) == ("degraded", "redis", 3)
         assert health.reason
@@ -113,7 +113,7 @@ async def test_a_hung_server_costs_each_caller_its_budget_at_most(own_server: Se
         try:
             started = time.monotonic()
             answers = await asyncio.gather(*(cache.get("a", "unknown") for _ in range(50)))
-            assert time.monotonic() - started < 0.3
+            assert time.monotonic() - started < 1  # one after the other would take 2.5
             assert answers == ["unknown"] * 50
             await cache.set("a", "during")
             assert await cache.get("a") == "during"

