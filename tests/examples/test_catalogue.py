@@ -7,12 +7,14 @@ import mailbox
 import multiprocessing
 import sys
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from catalogue import analytics, distributions, mail, report
+from catalogue import distributions, mail, report
+from catalogue.analytics import Analytics
 from catalogue.distributions import File, Package
 from catalogue.imports import ImportGraph, modules_of
 
@@ -137,8 +139,9 @@ def test_a_message_cannot_be_given_headers_through_its_subject() -> None:
 
 
 def _count(path: str, first: int) -> None:
-    for number in range(first, first + 50):
-        analytics.count(Path(path), f"package-{number % 3}", f"job-{number}")
+    with closing(Analytics(Path(path))) as analytics:
+        for number in range(first, first + 50):
+            analytics.count(f"package-{number % 3}", f"job-{number}")
 
 
 def test_views_are_counted_once_a_job_by_several_processes_at_once(tmp_path: Path) -> None:
@@ -151,6 +154,7 @@ def test_views_are_counted_once_a_job_by_several_processes_at_once(tmp_path: Pat
     for process in processes:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    totals = analytics.totals(path)
+    with closing(Analytics(path)) as analytics:
+        totals = analytics.totals()
     assert sum(totals.values()) == 125
     assert set(totals) == {"package-0", "package-1", "package-2"}

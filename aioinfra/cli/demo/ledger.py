@@ -29,8 +29,8 @@ class Promise:
     package: str
     email: str
     status: str = "queued"
-    done: int = 0
-    total: int = 0
+    done: float = 0
+    total: float = 0
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aioinfra.cli.demo.figures import Rate, Sample, parse_metrics
 from aioinfra.cli.demo.http import HttpConnection
 from aioinfra.cli.demo.ledger import Ledger
-from aioinfra.cli.demo.logs import LogFollower
+from aioinfra.cli.demo.logs import LogFollower, LogLine
 from aioinfra.cli.demo.picture import Mail, Picture, QueuePicture
 from aioinfra.cli.demo.traffic import Traffic
 from aioinfra.clock import SYSTEM_CLOCK
@@ -20,6 +20,7 @@ EVERY: Final = 0.5  # seconds between two looks
 FINISHED_JOBS: Final = "aioinfra_jobs_finished_total"
 
 _REPORTS_SHOWN: Final = 12
+_ENDED: Final = frozenset({"succeeded", "failed", "dead", "aborted"})  # other runs are followed by another
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class Monitor:
         self._look_at_cache(stats.json()["cache"])
         self._look_at_queues(now, stats.json()["queues"], await self._jobs_done())
         self._look_at_files()
-        for log in self._logs:
-            self._picture.lines.extend(line for line in log.read() if line.request_id)
+        new = [line for log in self._logs for line in log.read() if _is_shown(line)]
+        self._picture.lines.extend(sorted(new, key=lambda line: line.time))
 
     async def metrics_page(self) -> list[Sample]:
         """The service's own /metrics, parsed."""
@@ -94,7 +95,7 @@ class Monitor:
     def _look_at_queues(self, now: float, depths: dict[str, dict[str, int]], done: Counter[str]) -> None:
         for name, depth in depths.items():
             queue = self._picture.queues.setdefault(name, QueuePicture())
-            queue.waiting, queue.running, queue.done = depth["queued"], depth["running"], done[name]
+            queue.waiting, queue.running, queue.done = depth["waiting"], depth["running"], done[name]
             queue.rate.add(self._rate(name, now, queue.done))
 
     async def _jobs_done(self) -> Counter[str]:
@@ -103,7 +104,7 @@ class Monitor:
         for worker in self._workers:
             answer = await worker.request("GET", "/metrics")
             for sample in parse_metrics(answer.body.decode()):
-                if sample.name == FINISHED_JOBS:
+                if sample.name == FINISHED_JOBS and sample.labels["outcome"] in _ENDED:
                     done[sample.labels["queue"]] += int(sample.value)
         return done
 
@@ -121,3 +122,8 @@ class Monitor:
         rate = self._rates.setdefault(name, Rate())
         rate.sample(now, value)
         return rate.value
+
+
+def _is_shown(line: LogLine) -> bool:
+    """Lines that belong to a request; not those of the hundreds of views a second, which would hide the others."""
+    return bool(line.request_id) and line.fields.get("queue") != "analytics"

@@ -29,8 +29,10 @@ from aioinfra.cli.demo.serve import Serving
 from aioinfra.cli.demo.summary import Outcome, print_outcome, trace_of
 from aioinfra.cli.demo.traffic import Pace, Traffic, Visitors
 from aioinfra.cli.demo.view import view_for
+from aioinfra.clock import SYSTEM_CLOCK
 
-START_TIMEOUT: Final = 30.0  # seconds until every process answers
+START_TIMEOUT: Final = 30.0  # seconds until a process answers
+HEALTH_TIMEOUT: Final = 5.0  # seconds from its start in which it may answer that it is not well
 SEED: Final = 7
 
 
@@ -116,7 +118,7 @@ class Demo:
         await children.start("web", "uvicorn", "catalogue.app:app", *arguments)
         await _ready(children, self._port, "/health/ready")
         stats = (await connection.request("GET", "/stats")).json()
-        if any(depth["queued"] for depth in stats["queues"].values()):
+        if any(depth["waiting"] for depth in stats["queues"].values()):
             raise DemoFailedError(
                 "the queues on that Redis are not empty: give the demo a database of its own"
             )
@@ -129,6 +131,7 @@ class Demo:
             await _ready(children, metrics_port, "/metrics")
 
     async def _serve(self, children: Children, traffic: Traffic) -> None:
+        self._console.print(f"Serving on {self._picture.url}", highlight=False)
         watched = Watched(self._port, self._metrics_ports, self._worker_logs())
         monitor = Monitor(self._picture, watched, traffic, self._ledger)
         view = view_for(self._console)
@@ -160,21 +163,27 @@ class Demo:
 
 
 async def _ready(children: Children, port: int, path: str) -> None:
-    """Wait until a process answers 200.
+    """Wait until a process answers 200. A health page may say for a few seconds that it is not yet.
 
     Raises:
         ChildDiedError: a process ended instead.
-        TimeoutError: it did not answer in time.
+        DemoFailedError: it is not ready in time; with what it said last.
     """
-    async with asyncio.timeout(START_TIMEOUT), HttpConnection(port) as connection:
-        while True:
+    started = SYSTEM_CLOCK.monotonic()
+    said, patience = "nothing", START_TIMEOUT
+    async with HttpConnection(port) as connection:
+        while SYSTEM_CLOCK.monotonic() - started < patience:
             children.check()
             try:
-                if (await connection.request("GET", path)).status == 200:
-                    return
-            except OSError:
-                pass  # not listening yet
+                answer = await connection.request("GET", path)
+            except OSError:  # not listening yet
+                await asyncio.sleep(0.05)
+                continue
+            if answer.status == 200:
+                return
+            said, patience = f"{answer.status} {answer.body.decode(errors='replace')}", HEALTH_TIMEOUT
             await asyncio.sleep(0.05)
+    raise DemoFailedError(f"GET {path} did not answer 200 within {patience:g} s; its answer was {said}")
 
 
 @contextmanager

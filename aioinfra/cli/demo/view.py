@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, Protocol
 
 from rich import box
@@ -231,12 +232,11 @@ def _progress(promise: Promise) -> Text:
         return Text("✓ written", "green")
     if promise.status == "failed":
         return Text("✗ failed", "bold red")
-    if not promise.total:
-        return Text(promise.status, "dim")
-    done = promise.done * 8 // promise.total
-    return Text.assemble(
-        ("━" * done, "cyan"), ("━" * (8 - done), "dim"), f" {promise.done * 100 // promise.total}%"
-    )
+    if promise.total <= 0:
+        return Text(_printable(promise.status), "dim")
+    share = min(1.0, promise.done / promise.total)
+    full = int(8 * share)
+    return Text.assemble(("━" * full, "cyan"), ("━" * (8 - full), "dim"), f" {share:.0%}")
 
 
 def _file_name(picture: Picture, promise: Promise) -> Text:
@@ -255,7 +255,7 @@ def _log_panel(picture: Picture, height: int) -> Panel:
             Text(line.time[11:23], "dim"),
             Text(_printable(line.request_id[:8]), _ID_COLOURS[hash(line.request_id) % len(_ID_COLOURS)]),
             Text(str(line.fields.get("queue", "")), "dim"),
-            log_text(line),
+            log_text(line, picture.directory),
         )
     body: RenderableType = table if lines else Align.center(Text("waiting for the first jobs", "dim"))
     return _panel("Worker log, by request id", body)
@@ -263,26 +263,23 @@ def _log_panel(picture: Picture, height: int) -> Panel:
 
 _PLUMBING: Final = frozenset(
     {
-        "logger_name",
-        "module",
-        "function_name",
-        "line_number",
-        "user_id",
-        "service",
-        "queue",
-        "job_id",
-        "attempt",
+        *("logger_name", "module", "function_name", "line_number", "user_id", "service"),
+        *("queue", "task", "job_id", "attempt", "client", "route"),
     }
 )
 
 
-def log_text(line: LogLine) -> Text:
-    """The message of a log line with the fields that are its own."""
-    text = Text(_printable(line.message), "bold red" if line.level in {"error", "critical"} else "")
+def log_text(line: LogLine, root: Path | None = None) -> Text:
+    """The message of a log line, its task and the fields that are its own; paths shown from ``root``."""
+    text = Text(_printable(line.message), "bold red" if line.level.lower() in {"error", "critical"} else "")
+    task = str(line.fields.get("task", "")).rpartition(".")[2]
+    if task:
+        text.append(f"  {_printable(task)}", "bold")
     for name, value in line.fields.items():
         if name not in _PLUMBING and value is not None:
+            shown = str(value).removeprefix(f"{root}/") if root else str(value)
             text.append(f"  {_printable(name)}=", "dim")
-            text.append(_printable(str(value)))
+            text.append(_printable(shown))
     return text
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from aioinfra import get_logger
 from aioinfra.errors import JobError, StoreError
+from aioinfra.web import ServiceMiddleware, service_routes
 from catalogue import analytics, pages
 from catalogue.distributions import canonical
 from catalogue.packages import load_listings, load_package
@@ -94,7 +95,7 @@ async def list_reports(_: Request) -> Response:
 
 async def show_report(request: Request) -> Response:
     report_id = _report_id(request)
-    job = service.jobs.handle(report_id, build_report.queue)
+    job = service.jobs.handle(report_id, build_report.task_options.queue)
     status, progress = await asyncio.gather(job.status(), job.progress())
     file = f"/reports/{report_id}/file" if Settings.from_env().report(report_id).exists() else None
     if status == "not_found" and file is None:
@@ -113,7 +114,7 @@ async def open_report(request: Request) -> Response:
 
 
 async def show_analytics(_: Request) -> Response:
-    return _json(await asyncio.to_thread(analytics.totals, Settings.from_env().analytics))
+    return _json(await asyncio.to_thread(_totals))
 
 
 async def request_cleanup(_: Request) -> Response:
@@ -127,9 +128,10 @@ async def show_stats(_: Request) -> Response:
     depths = await service.jobs.depths(QUEUES)
     return _json(
         {
-            "cache": {"hits": stats.hits, "misses": stats.misses, "hit_rate": stats.hit_rate},
+            "cache": {name: stats[name] for name in ("hits", "misses", "hit_rate")},
             "queues": {
-                name: {"queued": depth.queued, "running": depth.running} for name, depth in depths.items()
+                name: {"waiting": depth.queued + depth.deferred, "running": depth.running}
+                for name, depth in depths.items()
             },
         }
     )
@@ -141,6 +143,10 @@ def _report_id(request: Request) -> str:
     if not _REPORT_ID.fullmatch(report_id):
         raise HTTPException(404, "no such report")
     return report_id
+
+
+def _totals() -> dict[str, int]:
+    return analytics.opened(Settings.from_env().analytics).totals()
 
 
 def _finished_reports() -> list[str]:
@@ -159,7 +165,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
 
 
-app = service.middleware(
+app = ServiceMiddleware(
     Starlette(
         lifespan=lifespan,
         routes=[
@@ -173,7 +179,8 @@ app = service.middleware(
             Route("/analytics", show_analytics),
             Route("/cleanup", request_cleanup, methods=["POST"]),
             Route("/stats", show_stats),
-            *service.routes(),
+            *service_routes(service),
         ],
-    )
+    ),
+    service,
 )

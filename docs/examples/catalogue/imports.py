@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+# CPython 3.11 counts the depth of a syntax tree for all threads together, so that two that parse at once can fail
+# with "AST constructor recursion depth mismatch".
+_ONE_PARSER = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,9 @@ class ImportGraph:
         """
         for module, path in sources:
             try:
-                tree = ast.parse(path.read_bytes(), filename=str(path))
+                source = path.read_bytes()
+                with _ONE_PARSER:
+                    tree = ast.parse(source, filename=str(path))
             except (SyntaxError, ValueError):
                 continue
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -59,7 +66,7 @@ def _module_name(path: PurePosixPath) -> str | None:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
@@ -67,6 +74,17 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             base = _base(node, package)
             for alias in node.names:
                 yield f"{base}.{alias.name}" if base else alias.name
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Every statement, also nested ones; not the expressions, which are most of a tree."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, block, ())
+        if isinstance(node, ast.stmt):
+            yield node
 
 
 def _base(node: ast.ImportFrom, package: str) -> str:

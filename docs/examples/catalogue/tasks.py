@@ -78,7 +78,7 @@ def send_email(ctx: JobContext, to: str, subject: str, text: str) -> str:
 @task(queue="analytics", retry=Backoff(tries=5), hard_limit=20, keep_result=0)
 def count_view(ctx: JobContext, package: str) -> None:
     """Count that somebody looked at a package."""
-    analytics.count(Settings.from_env().analytics, package, ctx.job_id)
+    analytics.opened(Settings.from_env().analytics).count(package, ctx.job_id)
 
 
 @task(queue="cleanup", hard_limit=60)
