@@ -1,7 +1,8 @@
 """One run of one job: call the task, and say how it ended. No I/O but the task's own.
 
-A cancellation has one of three causes, told apart by the run's `Cancel`: somebody aborted the job, the worker is
-shutting down, or the task's own code raised CancelledError, which is an error like any other.
+A cancellation has one of four causes: somebody aborted the job or the worker is shutting down, which the run's
+`Cancel` tells; somebody else cancelled the asyncio task, a loop at its end for one, and the job is given back; or
+the task's own code raised CancelledError, which is an error like any other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 from aioinfra.jobs.job import Aborted, Cancel, Failed, Outcome, Released, Run, Succeeded
 
 _CANCELLED: dict[Cancel, Outcome] = {Cancel.ABORT: Aborted(), Cancel.RELEASE: Released()}
+_CANCELLED_BY_OTHERS = Released(delay=1.0)  # not at once: the job may be cancelling itself
 
 
 class Runnable(Protocol):
@@ -70,7 +72,12 @@ async def execute(run: Run, runnable: Runnable) -> Outcome:
     try:
         value = await runnable.call(run)
     except asyncio.CancelledError as error:
-        return _judged(runnable, error, run) if run.cause is None else _CANCELLED[run.cause]
+        if run.cause is not None:
+            return _CANCELLED[run.cause]
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            return _CANCELLED_BY_OTHERS
+        return _judged(runnable, error, run)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a user's task raises becomes an outcome

@@ -208,7 +208,9 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gives the job back, to its old place in the queue; no try is counted."""
+    """The worker gives the job back, to its old place in the queue or due in ``delay`` seconds; no try is counted."""
+
+    delay: float = 0.0
 
 
 Outcome = Succeeded | Failed | Retried | Aborted | Released
@@ -265,7 +267,7 @@ class Progress:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: with them, JobRequest[int](...) fails in typing's bookkeeping
 class JobRequest(Generic[R]):
     """What a producer asks for: a task, its arguments, and where, when and as what it runs.
 

@@ -37,7 +37,8 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
     """
     claim = run.claim
     if isinstance(outcome, Released):
-        return Finish(claim, Action.RELEASE, number=claim.score), outcome
+        later = claim.claimed_ms + run.finished_ms - run.started_ms + int(outcome.delay * 1000)
+        return Finish(claim, Action.RELEASE, number=later if outcome.delay else claim.score), outcome
     if isinstance(outcome, Retried):
         tries, pause = claim.attempt, int(outcome.delay * 1000)
         return Finish(claim, Action.RETRY, result_ttl_ms=tries, number=pause), outcome

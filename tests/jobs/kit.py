@@ -85,6 +85,7 @@ async def running(worker: ArqWorker) -> AsyncIterator[ArqWorker]:
     """Run a worker for the time of the block; what it died of is raised."""
     run = asyncio.create_task(worker.async_run())
     try:
+        await until(lambda: worker._job_worker or run.done())
         yield worker
     finally:
         await worker.close()

@@ -359,11 +359,11 @@ async def test_deferred_jobs_start_on_time(redis_url: str, client: JobClient, qu
     due = {number: time.time() + 0.2 + number * 0.06 for number in range(8)}
     async with working(redis_url, note):
         jobs = [await note.options(at=at)(number) for number, at in due.items()]
-        jobs.append(await note.options(delay=0.3)(99))
         due[99] = time.time() + 0.3
+        jobs.append(await note.options(delay=0.3)(99))
         await asyncio.gather(*(job.result(timeout=5) for job in jobs))
     lateness = sorted(started[number] - due[number] for number in due)
-    assert lateness[0] > -0.005  # never early, but for what a millisecond's rounding does
+    assert lateness[0] > -0.002  # never early, but for what a millisecond's rounding does
     assert lateness[len(lateness) // 2] < 0.05
 
 
