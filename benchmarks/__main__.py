@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import cache_get, jobs_drain, jobs_pickup, jobs_recovery
 from benchmarks.errors import BenchmarkError
-from benchmarks.harness import RESULTS, Answer, progress, publish
+from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish
 from benchmarks.plan import Plan
 from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
 
@@ -61,9 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 220)
     for name in names:
         try:
-            load = round(os.getloadavg()[0], 2)  # before the benchmark adds its own
+            bystanders = Bystanders()
             answer = asyncio.run(BENCHMARKS[name](plan))
-            answer.header["load_at_start"] = load
+            answer.header["others_cores"] = round(bystanders.cores(), 2)
             path = publish(answer, options.json, ".quick" if plan.quick else "", console)
         except BenchmarkError as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -155,6 +156,24 @@ async def interleave(
     return found
 
 
+class Bystanders:
+    """How busy the machine is with what is not ours, from construction to `cores`."""
+
+    def __init__(self) -> None:
+        self._begun, self._busy, self._own = time.monotonic(), _busy_seconds(), sum(os.times()[:4])
+
+    def cores(self) -> float:
+        """Cores' worth of CPU that others used meanwhile. Counts as ours: this process, and children that ended."""
+        elapsed = time.monotonic() - self._begun
+        others = _busy_seconds() - self._busy - (sum(os.times()[:4]) - self._own)
+        return max(0.0, others / elapsed)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
+
+
 def progress(text: str) -> None:
     print(text.strip(), file=sys.stderr, flush=True)
 
@@ -211,7 +230,7 @@ def as_text(answer: Answer) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in top["versions"].items())
     settings = ", ".join(f"{name} {value}" for name, value in top["settings"].items())
     lines = [
-        f"{top['taken']}; {top['cpu']}; {top['system']}; load at start {top['load_at_start']}",
+        f"{top['taken']}; {top['cpu']}; {top['system']}; others used {top['others_cores']} cores meanwhile",
         f"Python {top['python']}; {top['server']}; {versions}",
         f"{settings}; medians [lowest-highest round]",
     ]
