@@ -268,7 +268,7 @@ def test_the_live_view_fits_any_terminal(size: tuple[int, int]) -> None:
     for filled in (False, True):
         if filled:
             picture.queues["email"] = QueuePicture(1, 2, 3)
-            picture.reports = [promise(), Promise("j", "r", "x" * 80, "e", "running", 5, 10)]
+            picture.reports = [promise(), Promise("j", "r", "x" * 80, "e", "running", 5.0, 10.0)]
             picture.mails.append(Mail("a@example.org", "s" * 200, Path("/m")))
             picture.lines.append(
                 LogLine("w", "2026-01-01T00:00:00Z", "error", "r" * 200, "m", {"a": "[b]\x1b[2J"})

@@ -48,4 +48,6 @@ def demo(
     except DemoFailedError as error:
         typer.echo(f"The demo failed: {error}", err=True)
         raise typer.Exit(2) from None
+    except asyncio.CancelledError:  # a second Ctrl-C
+        raise typer.Exit(130) from None
     raise typer.Exit(code)

@@ -46,6 +46,10 @@ class Place:
         """
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
         place = cls((parent / name).absolute())
+        _make_private(place.directory.parent)
+        ignore = place.directory.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
         place.logs.mkdir(parents=True)
         place.reports.mkdir()
         return place
@@ -89,6 +93,12 @@ class Place:
             "LOG_FORMAT": "json",
         }
         return kept | own | ({"REDIS_URL": redis_url} if redis_url else {})
+
+
+def _make_private(directory: Path) -> None:
+    """Make what is missing of a path, for this user alone: it may hold the state of an embedded server later."""
+    for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700)
 
 
 def example_directory() -> Path:

@@ -90,8 +90,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
             console.print(Text(f"  {loss}", "red"), soft_wrap=True)
     else:
         promises, views = len(outcome.ledger.promises), outcome.ledger.views.total()
-        counted = f"{promises} reports, {promises} messages and {views:,} counted views are all there"
-        console.print(Text.assemble(("Nothing was lost: ", "bold green"), counted))
+        there = f"all {promises} reports, their messages, and {views:,} counted views are there"
+        console.print(Text.assemble(("Nothing was lost: ", "bold green"), there), soft_wrap=True)
 
 
 def _table(outcome: Outcome) -> RenderableType:

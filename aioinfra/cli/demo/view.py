@@ -95,7 +95,7 @@ def plain_line(picture: Picture) -> str:
 
 def draw(picture: Picture, width: int, height: int) -> RenderableType:
     """The picture as panels that fill ``width`` columns and ``height`` lines."""
-    work = max(8, len(picture.queues) + 3)
+    work = max(8, len(picture.queues) + 3, height // 3)
     rows = [
         Layout(_head(picture, width), size=4),
         Layout(name="figures", size=5),

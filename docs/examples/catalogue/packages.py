@@ -10,7 +10,7 @@ from catalogue import distributions
 from catalogue.distributions import Listing, Package
 from catalogue.imports import ImportGraph, modules_of
 
-SOURCES = 10  # modules parsed for an entry; a report parses them all
+SOURCES = 5  # modules whose imports an entry shows; a report reads them all
 
 
 @cached(ttl=60, key_prefix="packages")
