@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,9 @@ class Liar:
     async def close(self) -> None: ...
 
 
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
+def command(directory: Path, *arguments: str) -> list[str]:
+    """A quick run of one round."""
+    return [
         sys.executable,
         "-m",
         "benchmarks",
@@ -45,17 +48,40 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "--json",
         str(directory),
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False)
 
 
-def published(directory: Path, name: str, *arguments: str) -> tuple[str, dict[str, Any]]:
-    """The printed text and the JSON of one benchmark's run."""
-    done = run(directory, name, *arguments)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((directory / f"{name}.quick.json").read_text(encoding="utf-8"))
-    assert found["header"]["cpu"]
-    assert found["header"]["versions"]
-    return done.stdout, found
+class Running:
+    """One benchmark's process."""
+
+    def __init__(self, directory: Path, name: str, *arguments: str) -> None:
+        self._name, self._directory = name, directory
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command(directory, name, *arguments), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def published(self) -> tuple[str, dict[str, Any]]:
+        """The printed text and the JSON, once it has ended."""
+        text, errors = self.process.communicate(timeout=55)
+        assert self.process.returncode == 0, errors
+        path = self._directory / f"{self._name}.quick.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assert found["header"]["cpu"]
+        assert found["header"]["versions"]
+        return text, found
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """All four at once: they mostly wait, and nothing is asserted about their speed."""
+    directory = tmp_path_factory.mktemp("benchmarks")
+    sizes = {"cache_get": "200", "jobs_drain": "50", "jobs_pickup": "2", "jobs_recovery": "1"}
+    started = {name: Running(directory, name, "--size", size) for name, size in sizes.items()}
+    yield started
+    for one in started.values():
+        if one.process.poll() is None:
+            one.process.send_signal(signal.SIGINT)  # unlike SIGTERM it lets the run stop its servers
+        one.process.communicate()
 
 
 def assert_complete(text: str, found: dict[str, Any], contestants: set[str], figures: set[str]) -> None:
@@ -68,8 +94,8 @@ def assert_complete(text: str, found: dict[str, Any], contestants: set[str], fig
             assert all(figures <= set(one) for one in of_one["rounds"])
 
 
-def test_cache_get(tmp_path: Path) -> None:
-    text, found = published(tmp_path, "cache_get", "--size", "200")
+def test_cache_get(running: dict[str, Running]) -> None:
+    text, found = running["cache_get"].published()
     lone = found["points"].pop("1 task, taking turns call by call")
     assert set(lone) == {"redis.asyncio", "aioinfra"}
     assert set(found["points"]) == {"1 task", "10 tasks", "100 tasks", "1000 tasks"}
@@ -77,8 +103,8 @@ def test_cache_get(tmp_path: Path) -> None:
     assert_complete(text, found, contestants, {"rate", "p50_ms", "p99_ms", "cpu_us", "server_us"})
 
 
-def test_jobs_drain(tmp_path: Path) -> None:
-    text, found = published(tmp_path, "jobs_drain", "--size", "50")
+def test_jobs_drain(running: dict[str, Running]) -> None:
+    text, found = running["jobs_drain"].published()
     contestants = {
         "arq, best setting",
         "arq, defaults",
@@ -88,8 +114,8 @@ def test_jobs_drain(tmp_path: Path) -> None:
     assert_complete(text, found, contestants, {"rate", "worker_us", "server_us", "commands"})
 
 
-def test_jobs_pickup(tmp_path: Path) -> None:
-    text, found = published(tmp_path, "jobs_pickup", "--size", "2")
+def test_jobs_pickup(running: dict[str, Running]) -> None:
+    text, found = running["jobs_pickup"].published()
     contestants = {
         "arq, best setting",
         "arq, defaults",
@@ -99,13 +125,15 @@ def test_jobs_pickup(tmp_path: Path) -> None:
     assert_complete(text, found, contestants, {"pickup_p99", "result_p99", "idle_commands"})
 
 
-def test_jobs_recovery(tmp_path: Path) -> None:
-    text, found = published(tmp_path, "jobs_recovery")
+def test_jobs_recovery(running: dict[str, Running]) -> None:
+    text, found = running["jobs_recovery"].published()
     assert_complete(text, found, {"aioinfra Service worker"}, {"all", "first"})
 
 
 def test_unknown_name_is_refused(tmp_path: Path) -> None:
-    done = run(tmp_path, "cache_gat")
+    done = subprocess.run(
+        command(tmp_path, "cache_gat"), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 2
     assert "cache_gat" in done.stderr
 
