@@ -94,7 +94,7 @@ class Finisher:
             return False
         return True
 
-    async def aclose(self, timeout: float = 5.0) -> None:
+    async def aclose(self, timeout: float) -> None:
         """Record what is left, at most ``timeout`` seconds; jobs beyond that run again after their lease."""
         flushed = await self.flush(timeout)
         self._closed = self._give_up = True

@@ -208,7 +208,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gives the job back, to its old place in the queue or due in ``delay`` seconds; no try is counted."""
+    """The worker gives the job back, no try is counted: to its old place in the queue, or due in ``delay`` seconds."""
 
     delay: float = 0.0
 

@@ -44,6 +44,7 @@ _STORE_RETRY = Backoff(tries=1_000_000, base=0.05, cap=0.5)
 _HOUSEKEEPING = 0.5
 _SIZES_EVERY = 5.0
 _CANCEL_GRACE = 5.0
+_RECORD_GRACE = 5.0
 _SHORT_RUN = 0.005
 _SMOOTHING = 0.05
 _AHEAD_PATIENCE = 0.05
@@ -376,7 +377,7 @@ class JobWorker:
                 logger.error(
                     "%d jobs do not end when cancelled; they run again after their lease", self._slots.running
                 )
-            await self._parts.finisher.aclose()
+            await self._parts.finisher.aclose(_RECORD_GRACE)
         finally:
             if self._ahead_timer is not None:
                 self._ahead_timer.cancel()

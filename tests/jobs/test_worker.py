@@ -435,7 +435,7 @@ async def test_nothing_is_left_behind_after_many_jobs(redis_url: str, client: Jo
         assert engine_worker is not None
         slots, leases = engine_worker._slots, engine_worker._parts.leases
         await until(lambda: not leases._held)
-        assert not (slots._runs or slots._by_id or slots._ahead or slots.tasks)
+        assert [len(kept) for kept in (slots._runs, slots._by_id, slots._ahead, slots.tasks)] == [0] * 4
         assert engine_worker._parts.finisher.outstanding == 0
         assert not client._replies._waiting
     with pytest.raises(JobNotFound):
