@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -49,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+async def until_terminated(benchmark: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a benchmark; SIGTERM cancels it, so that it stops its servers and workers."""
+    task = asyncio.ensure_future(benchmark)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; the exit status is 1 when a contestant failed or gave a wrong answer."""
     options = parser().parse_args(arguments)
@@ -61,12 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name in names:
         try:
             bystanders = Bystanders()
-            answer = asyncio.run(BENCHMARKS[name](plan))
+            answer = asyncio.run(until_terminated(BENCHMARKS[name](plan)))
             answer.header["others_cores"] = round(bystanders.cores(), 2)
             path = publish(answer, options.json, ".quick" if plan.quick else "", console)
         except BenchmarkError as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
+        except asyncio.CancelledError:
+            return 128 + signal.SIGTERM
         progress(f"{name}: written to {path}")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,8 +79,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
     yield started
     for one in started.values():
         if one.process.poll() is None:
-            one.process.send_signal(signal.SIGINT)  # unlike SIGTERM it lets the run stop its servers
-        one.process.communicate()
+            one.process.terminate()
+        one.process.communicate(timeout=30)
 
 
 def assert_complete(text: str, found: dict[str, Any], contestants: set[str], figures: set[str]) -> None:
