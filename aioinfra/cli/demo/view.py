@@ -166,7 +166,8 @@ def _http_panel(picture: Picture, width: int) -> Panel:
         (f"{http.rate.last:.0f}", "bold cyan"), (" requests/s" if width > 30 else " req/s", "dim")
     )
     aside = Text(f"{http.failures} failed", "bold red" if http.failures else "dim")
-    more = Text.assemble(("p50 ", "dim"), milliseconds(http.p50), ("  p99 ", "dim"), milliseconds(http.p99))
+    p50 = milliseconds(http.p50).removesuffix(" ms")
+    more = Text.assemble(("p50 ", "dim"), p50, ("  p99 ", "dim"), milliseconds(http.p99))
     return _panel("HTTP", _figures(main, aside, Text(sparkline(http.rate.values, width), "cyan"), more))
 
 
