@@ -123,6 +123,27 @@ async def test_a_hung_server_costs_each_caller_its_budget_at_most(own_server: Se
         assert await cache.get("a", "deleted") == "deleted"
 
 
+async def test_a_blocked_loop_is_no_outage(valkey_url: str, prefix: str) -> None:
+    """Code that blocks the loop for longer than the budget: answers wait in the sockets, nothing was lost."""
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.1))
+    async with CacheManager(valkey_url, namespace=prefix, options=options) as cache:
+        calls: list[Callable[[], Any]] = [
+            lambda: cache.get("a"),
+            lambda: cache.set("a", 1),
+            lambda: cache.mget(["a"]),
+            lambda: cache.exists("a"),
+        ]
+        await cache.set("a", 1)
+        for call in calls:
+            for ticks in (0, 1, 3):  # blocked before the call is sent, and with its answer on the way
+                task = asyncio.ensure_future(call())
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                time.sleep(0.13)  # noqa: ASYNC251 - the point of the test
+                assert await task in (1, True, {"a": 1})
+        assert cache.get_stats()["outages"] == 0
+
+
 async def test_a_write_that_fails_begins_the_outage_and_is_remembered(
     own_server: Servers, prefix: str
 ) -> None:
