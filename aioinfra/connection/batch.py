@@ -30,6 +30,7 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 _TIMER_SLACK: Final = 0.001  # seconds; what is due so soon ends with what is due now
+_STALLED: Final = 0.01  # seconds that a timer is late when the loop was blocked, and that it is then given
 _CLOSE_TIMEOUT: Final = 5.0
 
 
@@ -88,6 +89,7 @@ class Batcher(Generic[Item, Reply]):
         self._closed = False
         self._drain: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._forgiven = False
         self._waiting: _Group[Item, Reply] = _Group()
         self._flight: _Group[Item, Reply] = _Group()
 
@@ -196,6 +198,14 @@ class Batcher(Generic[Item, Reply]):
     def _expire(self) -> None:
         """End what is due; one timer serves all items, and looks again when the oldest one left is due."""
         assert self._loop is not None  # noqa: S101 - narrows the type
+        assert self._timer is not None  # noqa: S101 - this is its callback
+        late = self._loop.time() - self._timer.when()
+        if late > _STALLED and not self._forgiven:
+            # The loop stood still, so replies may lie in the sockets unread: a slow process is no dead server.
+            self._forgiven = True
+            self._timer = self._loop.call_later(_STALLED, self._expire)
+            return
+        self._forgiven = False
         now = self._loop.time() + _TIMER_SLACK
         text = f"no answer within {self._deadline:g} s"
         in_flight = self._flight.due_until(now)

@@ -284,6 +284,19 @@ async def test_items_submitted_later_live_longer() -> None:
     assert await late == 4
 
 
+async def test_a_blocked_loop_is_not_taken_for_a_dead_server(valkey_url: str, prefix: str) -> None:
+    """The reply came in time; this process did not look. That is no outage."""
+    async with RedisClient(valkey_url) as client:
+        batcher = Batcher(mget(client), deadline=0.05)
+        assert await batcher.submit(f"{prefix}k") is None
+        for _ in range(5):
+            reply = batcher.submit(f"{prefix}k")
+            await ticks(2)
+            time.sleep(0.1)  # noqa: ASYNC251 - the blocking call is what this test is about
+            assert await reply is None
+        await batcher.aclose()
+
+
 # Bad input, loop and lifecycle
 
 

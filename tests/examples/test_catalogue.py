@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
 from catalogue import distributions, mail, report
 from catalogue.analytics import Analytics
 from catalogue.distributions import File, Package
