@@ -89,7 +89,6 @@ class Batcher(Generic[Item, Reply]):
         self._closed = False
         self._drain: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._forgiven = False
         self._waiting: _Group[Item, Reply] = _Group()
         self._flight: _Group[Item, Reply] = _Group()
 
@@ -200,12 +199,11 @@ class Batcher(Generic[Item, Reply]):
         assert self._loop is not None  # noqa: S101 - narrows the type
         assert self._timer is not None  # noqa: S101 - this is its callback
         late = self._loop.time() - self._timer.when()
-        if late > _STALLED and not self._forgiven:
+        if late > _STALLED:
             # The loop stood still, so replies may lie in the sockets unread: a slow process is no dead server.
-            self._forgiven = True
+            # The connection's own timeout bounds the call in any case.
             self._timer = self._loop.call_later(_STALLED, self._expire)
             return
-        self._forgiven = False
         now = self._loop.time() + _TIMER_SLACK
         text = f"no answer within {self._deadline:g} s"
         in_flight = self._flight.due_until(now)
