@@ -208,7 +208,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gives the job back, no try is counted: to its old place in the queue, or due in ``delay`` seconds."""
+    """The worker gives the job back, to its old place or to be due in ``delay`` seconds. No try is counted."""
 
     delay: float = 0.0
 

@@ -69,8 +69,8 @@ class ArqLog:
             told = (type(error), error, error.__traceback__)
             logger.error("deserializing job %s failed", job_id, exc_info=told)
         elif isinstance(error, JobExecutionFailed):
-            tries = run.claim.attempt - 1
-            logger.warning("%6.2fs ! %s max retries %d exceeded", _age(run), self._reference(run), tries)
+            _, tries, *_ = message_of(error).split()  # "max 5 retries exceeded"
+            logger.warning("%6.2fs ! %s max retries %s exceeded", _age(run), self._reference(run), tries)
         else:
             text = message_of(as_arq_says(error, run.job))
             logger.warning("%6.2fs ! %s failed, %s", _age(run), self._reference(run), text)
