@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from aioinfra.backoff import Backoff
     from aioinfra.cache.decorator import cached
     from aioinfra.cache.manager import CacheManager
-    from aioinfra.cache.store import MISS
+    from aioinfra.cache.glob import escape
+    from aioinfra.cache.options import CacheOptions
+    from aioinfra.cache.store import MISS, NO_EXPIRY
+    from aioinfra.cache.warm import WarmOptions
     from aioinfra.connection.pool import RedisClient
     from aioinfra.context import bound, clear_request_context, set_request_context
     from aioinfra.jobs.context import JobContext
@@ -31,13 +34,17 @@ _HOMES = {
     "JobContext": "aioinfra.jobs.context",
     "JobHandle": "aioinfra.jobs.handle",
     "JobStatus": "aioinfra.jobs.job",
+    "CacheOptions": "aioinfra.cache.options",
     "MISS": "aioinfra.cache.store",
+    "NO_EXPIRY": "aioinfra.cache.store",
     "RedisClient": "aioinfra.connection.pool",
     "Retry": "aioinfra.jobs.retry",
     "Service": "aioinfra.service",
+    "WarmOptions": "aioinfra.cache.warm",
     "bound": "aioinfra.context",
     "cached": "aioinfra.cache.decorator",
     "clear_request_context": "aioinfra.context",
+    "escape": "aioinfra.cache.glob",
     "get_logger": "aioinfra.logs.setup",
     "set_request_context": "aioinfra.context",
     "setup_logging": "aioinfra.logs.setup",
@@ -46,17 +53,21 @@ _HOMES = {
 
 __all__ = [
     "MISS",
+    "NO_EXPIRY",
     "Backoff",
     "CacheManager",
+    "CacheOptions",
     "JobContext",
     "JobHandle",
     "JobStatus",
     "RedisClient",
     "Retry",
     "Service",
+    "WarmOptions",
     "bound",
     "cached",
     "clear_request_context",
+    "escape",
     "get_logger",
     "set_request_context",
     "setup_logging",

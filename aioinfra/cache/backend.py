@@ -60,7 +60,7 @@ class Backend:
             server,
             MemoryStore(self.memory),
             escape(plan.namespace) + "*",
-            FallbackOptions(options.max_remembered, plan.memory_ttl, options.redis.budget),
+            FallbackOptions(options.max_remembered, plan.memory_ttl),
             observer=plan.observer,
             clock=plan.clock,
         )

@@ -12,8 +12,6 @@ Remembered keys are bounded. Beyond the bound the whole namespace is cleared on 
 by a process that dies meanwhile is left to the TTLs.
 
 Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised.
-A deadline that ends late says that this process' own loop stood still, not the server: such a call is made
-once more before anything is concluded from it.
 """
 
 from __future__ import annotations
@@ -33,13 +31,12 @@ from aioinfra.cache.outage import Outage
 from aioinfra.cache.store import Store
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.errors import AioinfraError, DeadlineExceeded, StoreUnavailable
+from aioinfra.errors import AioinfraError, StoreUnavailable
 
 T = TypeVar("T")
 
 _log = logging.getLogger("aioinfra.cache")
 _KEYS_A_STEP: Final = 1000
-_LATE: Final = 0.01  # seconds by which a deadline may end late on a loop that runs freely
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,14 @@ class FallbackOptions:
     Attributes:
         max_remembered: keys and patterns remembered for deletion; beyond, the namespace is cleared.
         ttl: longest life of an entry in memory, seconds.
-        budget: seconds after which the server's store ends a call with DeadlineExceeded.
     """
 
     max_remembered: int = 100_000
     ttl: float = 300.0
-    budget: float = 0.25
 
     def __post_init__(self) -> None:
         check_whole("max_remembered", self.max_remembered, 0, 10_000_000)
         check_number("ttl", self.ttl, 0.001, 86_400 * 366)
-        check_number("budget", self.budget, 0.001, 3600)
 
 
 class FallbackStore:
@@ -87,7 +81,6 @@ class FallbackStore:
         self._options = options
         self._observer = observer
         self._clock = clock
-        self._now = clock.monotonic
         self._probe: asyncio.Task[None] | None = None
         self._gate: asyncio.Event | None = None  # set when writes may go on; there only while they may not
         self._healthy = asyncio.Event()
@@ -104,13 +97,11 @@ class FallbackStore:
 
     async def get(self, key: str) -> bytes | None:
         if self.outage is None:  # spelt out: this is the hot path, see _read
-            started = self._now()
             try:
                 return await self._primary.get(key)
             except StoreUnavailable as error:
-                if not self._stood_still(error, started):
-                    self._begin(error)
-        return await self._read("get", lambda store: store.get(key))
+                self._begin(error)
+        return await self._answer("get", self._memory.get(key))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         return await self._read("mget", lambda store: store.get_many(keys))
@@ -161,7 +152,7 @@ class FallbackStore:
     async def _read(self, operation: str, call: Callable[[Store], Awaitable[T]]) -> T:
         if self.outage is None:
             try:
-                return await self._try(lambda: call(self._primary))
+                return await call(self._primary)
             except StoreUnavailable as error:
                 self._begin(error)
         return await self._answer(operation, call(self._memory))
@@ -180,26 +171,12 @@ class FallbackStore:
         outage = self.outage
         if outage is None:
             try:
-                return await self._try(lambda: call(self._primary, ttl))
+                return await call(self._primary, ttl)
             except StoreUnavailable as error:
                 outage = self._begin(error)
         outage.remember(keys, patterns, self._options.max_remembered)
         most = self._options.ttl
         return await self._answer(operation, call(self._memory, most if ttl is None else min(ttl, most)))
-
-    async def _try(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call the server; once more when the loop stood still. Repeating a write in progress is harmless."""
-        started = self._now()
-        try:
-            return await call()
-        except DeadlineExceeded as error:
-            if not self._stood_still(error, started):
-                raise
-        return await call()
-
-    def _stood_still(self, error: StoreUnavailable, started: float) -> bool:
-        late = self._now() - started - self._options.budget
-        return isinstance(error, DeadlineExceeded) and late > _LATE
 
     async def _answer(self, operation: str, memory: Awaitable[T]) -> T:
         answer = await memory  # at once, so that remembering and writing are one step
@@ -217,7 +194,7 @@ class FallbackStore:
         if self._closed:
             raise error
         if self.outage is None:
-            self.outage = Outage(self._now(), str(error))
+            self.outage = Outage(self._clock.monotonic(), str(error))
             self.outages += 1
             self._healthy.clear()
             _log.warning("the cache server is unavailable, memory answers: %s", error)
@@ -271,4 +248,4 @@ class FallbackStore:
         self.outage = None
         self._memory.local.clear()
         self._healthy.set()
-        _log.info("the cache server answers again after %.3f s", self._now() - outage.started)
+        _log.info("the cache server answers again after %.3f s", self._clock.monotonic() - outage.started)

@@ -30,7 +30,8 @@ class CacheMetrics:
                 self._by_operation[operation, outcome] = bound
         counter, histogram = bound
         counter.inc()
-        histogram.observe(seconds)
+        if outcome != "fallback":  # counted beside the call's own outcome, without a duration
+            histogram.observe(seconds)
 
     def keys(self, operation: str, hits: int, misses: int) -> None:
         bound = self._by_read.get(operation)
