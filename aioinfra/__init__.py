@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aioinfra.backoff import Backoff
     from aioinfra.cache.decorator import cached
-    from aioinfra.cache.manager import CacheManager
     from aioinfra.cache.glob import escape
+    from aioinfra.cache.manager import CacheManager
     from aioinfra.cache.options import CacheOptions
     from aioinfra.cache.store import MISS, NO_EXPIRY
     from aioinfra.cache.warm import WarmOptions

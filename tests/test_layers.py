@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "aioinfra"
 
 ADAPTER = "aioinfra.jobs.arq"
-GROUND = {"errors", "context", "clock", "redact", "backoff", "codec", "process_default"}
+GROUND = {"errors", "context", "clock", "redact", "backoff", "codec", "process_default", "qualified_name"}
 SIBLINGS = {"cache", "jobs", "logs", "metrics", "tracing"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),

@@ -40,6 +40,7 @@ from aioinfra.cache.ttl import check_ttl
 from aioinfra.codec.schema import fingerprint
 from aioinfra.errors import InvalidArgument
 from aioinfra.process_default import ProcessDefault
+from aioinfra.qualified_name import qualified_name
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -80,7 +81,7 @@ class CachedOptions:
 
     def start(self, function: Callable[..., Any]) -> str:
         """What every key of a function begins with, up to its schema."""
-        parts = [self.namespace, self.key_prefix, f"{function.__module__}.{function.__qualname__}"]
+        parts = [self.namespace, self.key_prefix, qualified_name(function)]
         return ":".join([part for part in parts if part])
 
 

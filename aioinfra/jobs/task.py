@@ -7,10 +7,8 @@ service collects the tasks of the modules that it includes.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -23,6 +21,7 @@ from aioinfra.jobs.context import JobContext
 from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest
 from aioinfra.jobs.retry import RetryPolicy
+from aioinfra.qualified_name import qualified_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -244,18 +243,7 @@ def _make_task(function: Callable[..., Any], name: str | None, options: TaskOpti
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise InvalidArgument("function", "must be a function")
     check_name("name", name)
-    return Task(function, name or f"{_module_name(function)}.{function.__qualname__}", options)
-
-
-def _module_name(function: Callable[..., Any]) -> str:
-    """The name under which workers import the function's module: a script run as ``__main__`` has one, too."""
-    if function.__module__ != "__main__":
-        return function.__module__
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m package.module
-        return str(spec.name).removesuffix(".__main__")
-    return Path(getattr(main, "__file__", None) or "__main__").stem
+    return Task(function, name or qualified_name(function), options)
 
 
 @overload
