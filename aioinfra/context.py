@@ -71,9 +71,7 @@ def close_scope(token: Token[Scope | None]) -> None:
     _scope.reset(token)
 
 
-def set_request_context(
-    request_id: str | None = None, user_id: str | int | None = None, **more: Any
-) -> None:
+def set_request_context(request_id: str | None = None, user_id: str | int | None = None, **more: Any) -> None:
     """Add to the values of the current unit of work; arguments that are None change nothing.
 
     Raises:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import OwnServerFactory
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -25,6 +24,7 @@ from aioinfra.jobs.arq import ArqWorker
 from aioinfra.metrics.exposition import render
 from aioinfra.service import ServiceOptions, WorkerSetup
 from aioinfra.web import ServiceMiddleware, service_routes
+from tests.conftest import OwnServerFactory
 
 log = get_logger("tests.service")
 

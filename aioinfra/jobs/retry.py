@@ -9,7 +9,7 @@ from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.job import Failed, Outcome, Retried
 
 
-class Retry(Exception):  # noqa: N818 - a request, not an error; the name is arq's and Celery's
+class Retry(Exception):
     """Raise it inside a task to run the job again.
 
     Args:

@@ -20,7 +20,6 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from conftest import OwnServerFactory, free_port
 
 from aioinfra.connection.embedded import (
     EmbeddedOptions,
@@ -30,6 +29,7 @@ from aioinfra.connection.embedded import (
 )
 from aioinfra.connection.file_lock import FileLock
 from aioinfra.errors import EmbeddedServerError, InvalidArgument
+from tests.conftest import OwnServerFactory, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

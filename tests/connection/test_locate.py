@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import OwnServerFactory
 
 from aioinfra.config import RedisUrl, Settings
 from aioinfra.connection.embedded import EmbeddedOptions
 from aioinfra.connection.locate import Located, locate, locate_async, locate_jobs
 from aioinfra.errors import ConfigError, InvalidArgument
+from tests.conftest import OwnServerFactory
 
 SECRET = "hunter2"
 

@@ -383,7 +383,7 @@ async def test_abort_before_and_during_the_run(make: Callable[..., ArqWorker], p
 # The same jobs on both workers
 
 
-class Unpicklable(Exception):  # noqa: N818 - its name is no matter
+class Unpicklable(Exception):
     def __reduce__(self) -> Any:
         raise TypeError("not this one")
 

@@ -182,7 +182,7 @@ async def test_a_policy_that_breaks_fails_the_job_instead_of_losing_it(
         def __instancecheck__(cls, instance: object) -> bool:
             raise RuntimeError("cannot tell")
 
-    class Odd(Exception, metaclass=Meta):  # noqa: N818 - its name is no matter
+    class Odd(Exception, metaclass=Meta):
         pass
 
     @task(queue=queue, retry=Backoff(base=0), retry_on=(Odd,))

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import AsyncGenerator, Generator, Iterator
 
 import pytest
-from log_capture import Captured, isolated_logging
 
 from aioinfra.errors import InvalidArgument
 from aioinfra.logs import get_logger, log_exceptions, log_execution_time
+from tests.logs.log_capture import Captured, isolated_logging
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from log_capture import Captured, isolated_logging
 
 from aioinfra.errors import ConfigError, InvalidArgument
 from aioinfra.logs import (
@@ -24,6 +23,7 @@ from aioinfra.logs import (
     setup_logging,
 )
 from aioinfra.redact import RedactOptions
+from tests.logs.log_capture import Captured, isolated_logging
 
 SECRET = "hunter2-PLANTED"
 

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 import orjson
 import pytest
 import structlog
-from log_capture import isolated_logging
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.processors import (
     CallsiteParameter,
@@ -23,6 +22,7 @@ from structlog.processors import (
 )
 
 from aioinfra.logs import Logging, LoggingOptions, SinkOptions, bound, get_logger, setup_logging
+from tests.logs.log_capture import isolated_logging
 
 CONTEXT = {"request_id": "0123456789abcdef0123456789abcdef", "user_id": "u-77"}
 

@@ -15,10 +15,10 @@ import pytest
 import structlog
 import uvicorn
 import uvicorn.config
-from log_capture import Captured, isolated_logging
 
 from aioinfra.logs import bound, current_logging, get_logger, setup_logging
 from aioinfra.logs.stdlib import PipelineHandler
+from tests.logs.log_capture import Captured, isolated_logging
 
 SECRET = "hunter2-PLANTED"
 

@@ -13,14 +13,11 @@ from mypy import api
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 SNIPPET = """
-from collections.abc import Sequence
-
 from typing_extensions import assert_type
 
 from aioinfra import Backoff, JobContext, JobHandle, task
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.job import JobRequest
-from aioinfra.jobs.task import Task
 
 
 @task
@@ -41,9 +38,6 @@ def in_a_thread(ctx: JobContext, number: int) -> str:
 
 @task(priority=5)
 def plain(queue: str) -> None: ...
-
-
-listed: Sequence[Task[..., object]] = [add, build, in_a_thread, plain]
 
 
 async def use(client: JobClient) -> None:
