@@ -135,36 +135,38 @@ async def test_a_job_whose_payload_is_gone_is_buried_as_expired(
 
 
 async def test_an_unknown_task_is_left_to_other_workers_for_a_while(
-    redis_url: str, client: JobClient, queue: str
+    valkey_url: str, valkey_client: JobClient, queue: str
 ) -> None:
     """A rolling deploy: the old worker meets a task that only the new one has."""
     seen = Recorder()
-    new = await client.enqueue(JobRequest[Any]("tests.new", queue=queue))
+    new = await valkey_client.enqueue(JobRequest[Any]("tests.new", queue=queue))
     old_worker = _on(queue, runs=RunOptions(unknown_task_grace=30), observer=seen)
 
     @task(name="tests.new")
     async def added() -> str:
         return "done"
 
-    async with working(redis_url, fine, options=old_worker) as old:
+    async with working(valkey_url, fine, options=old_worker) as old:
         await until(lambda: seen.outcomes["released"])
         old.allow_pick_jobs = False  # or it may be the first to look at it a few times more
-        async with working(redis_url, added, options=_on(queue)):
+        async with working(valkey_url, added, options=_on(queue)):
             assert await new.result(timeout=5) == "done"
-    assert await client.dead_letters(queue) == []
+    assert await valkey_client.dead_letters(queue) == []
 
 
 async def test_an_unknown_task_is_buried_when_nobody_has_known_it_for_its_grace(
-    redis_url: str, client: JobClient, queue: str, caplog: pytest.LogCaptureFixture
+    valkey_url: str, valkey_client: JobClient, queue: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = _on(queue, runs=RunOptions(unknown_task_grace=1.5))
-    made_up = await client.enqueue(JobRequest[Any]("tests.made_up", queue=queue))
-    waited = await client.enqueue(JobRequest[Any]("tests.made_up", queue=queue, at=1.0))  # due long ago
-    async with working(redis_url, fine, options=options):
+    made_up = await valkey_client.enqueue(JobRequest[Any]("tests.made_up", queue=queue))
+    waited = await valkey_client.enqueue(
+        JobRequest[Any]("tests.made_up", queue=queue, at=1.0)
+    )  # due long ago
+    async with working(valkey_url, fine, options=options):
         for handle in (made_up, waited):
             with pytest.raises(JobFailed, match=r"no task named 'tests\.made_up' is known here"):
                 await handle.result(timeout=10)
-    letters = await client.dead_letters(queue)
+    letters = await valkey_client.dead_letters(queue)
     assert {(letter.reason, letter.task, letter.attempt) for letter in letters} == {
         ("unknown-task", "tests.made_up", 1)
     }

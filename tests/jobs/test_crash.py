@@ -61,7 +61,23 @@ async def _count(redis: RedisClient, queue: str, least: int) -> bool:
     return len(await told(redis, queue)) >= least
 
 
-async def test_a_job_that_blocks_the_loop_for_more_than_two_leases_runs_once(
+async def test_blocked_stopped_and_poisoned_workers(
+    valkey_url: str, valkey: RedisClient, valkey_client: JobClient, prefix: str
+) -> None:
+    """Three stories side by side, since each is mostly waiting; a failure's traceback names its story."""
+    await asyncio.gather(
+        *(
+            story(valkey_url, valkey, valkey_client, f"{prefix}{story.__name__}")
+            for story in (
+                a_job_that_blocks_the_loop_for_more_than_two_leases_runs_once,
+                a_stopped_worker_that_continues_cannot_overwrite_its_heirs_result,
+                a_job_that_kills_its_workers_is_buried_as_poison,
+            )
+        )
+    )
+
+
+async def a_job_that_blocks_the_loop_for_more_than_two_leases_runs_once(
     valkey_url: str, valkey: RedisClient, valkey_client: JobClient, queue: str
 ) -> None:
     with processes(valkey_url, queue, ("worker", "1"), ("worker", "1")):
@@ -73,7 +89,7 @@ async def test_a_job_that_blocks_the_loop_for_more_than_two_leases_runs_once(
         assert starts == Counter([job.id, *(other.id for other in beside)])
 
 
-async def test_a_stopped_worker_that_continues_cannot_overwrite_its_heirs_result(
+async def a_stopped_worker_that_continues_cannot_overwrite_its_heirs_result(
     valkey_url: str, valkey: RedisClient, valkey_client: JobClient, queue: str
 ) -> None:
     with processes(valkey_url, queue, ("worker", "1")) as [stale]:
@@ -98,7 +114,7 @@ async def _ended(redis: RedisClient, queue: str, pid: int) -> bool:
     return any(one.pid == pid for one in await told(redis, queue, "end"))
 
 
-async def test_a_job_that_kills_its_workers_is_buried_as_poison(
+async def a_job_that_kills_its_workers_is_buried_as_poison(
     valkey_url: str, valkey: RedisClient, valkey_client: JobClient, queue: str
 ) -> None:
     poison = await valkey_client.enqueue(JobRequest[Any]("fleet.die", queue=queue))

@@ -22,8 +22,8 @@ pytestmark = [
 JOBS = 500
 
 
-async def test_five_hundred_jobs_of_a_mixed_fleet_run_once_each(redis_url: str, queue: str) -> None:
-    settings = RedisSettings(unix_socket_path=urlsplit(redis_url).path)
+async def test_five_hundred_jobs_of_a_mixed_fleet_run_once_each(valkey_url: str, queue: str) -> None:
+    settings = RedisSettings(unix_socket_path=urlsplit(valkey_url).path)
     runs: Counter[int] = Counter()
     by: Counter[str] = Counter()
 

@@ -25,12 +25,11 @@ async def in_thread(call: Any, *args: Any) -> None:
     await asyncio.to_thread(call, *args)
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_a_worker_outlives_a_crash_of_its_server_and_runs_each_job_once(
-    own_server: OwnServerFactory, queue: str, kind: str, caplog: pytest.LogCaptureFixture
+    own_server: OwnServerFactory, queue: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The lease is shorter than the outage: what runs here is taken back, what has ended is recorded first."""
-    server = own_server(kind=kind)
+    server = own_server()
     draw = random.Random(SEED)
     starts: Counter[int] = Counter()
     started_at: list[float] = []
