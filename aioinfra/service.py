@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 import msgspec
 
-from aioinfra.cache.decorator import default_cache
+from aioinfra.cache.decorator import CachedFunction, CachedSettings, cached, default_cache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.config import Settings
 from aioinfra.connection.locate import Located, locate_async, locate_jobs
@@ -26,14 +26,18 @@ from aioinfra.errors import ConfigError, InvalidArgument, LifecycleError, StoreE
 from aioinfra.jobs.arq import ArqWorker, EngineOptions
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.client import JobClient, default_client
+from aioinfra.jobs.eviction import refuse_eviction
 from aioinfra.jobs.job import Progress
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.redis_store import RedisJobStore
 from aioinfra.jobs.run import RunOptions
-from aioinfra.jobs.task import Task, tasks_of
+from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task, tasks_of
 from aioinfra.logs.setup import current_logging, setup_logging
 from aioinfra.metrics.observers import CacheMetrics, JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("aioinfra.service")
 
@@ -52,6 +56,8 @@ class ServiceOptions:
         redis_url: instead of what the settings say.
         configure_logging: whether opening the service sets up logging.
         cache_ttl: seconds that cached values live unless a call says otherwise.
+        process_default: whether `cached`, `task` and the like use this service while it is open; of several
+            services that are open at once in a process, one may.
     """
 
     include: Sequence[str] = ()
@@ -60,6 +66,7 @@ class ServiceOptions:
     redis_url: str | None = None
     configure_logging: bool = True
     cache_ttl: float = 300.0
+    process_default: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.include, str):
@@ -116,6 +123,7 @@ class Service:
     def __init__(self, options: ServiceOptions = ServiceOptions()) -> None:
         self._options = options
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._own_tasks: list[Task[..., Any]] = []  # those that enqueue with this service's client
         self._open: _Open | None = None
         self._stack: AsyncExitStack | None = None
         self.metrics = MetricsRegistry()
@@ -177,6 +185,27 @@ class Service:
         known = self._tasks.setdefault(task.name, task)
         if known is not task:
             raise InvalidArgument("task", f"two tasks are named {task.name!r}")
+
+    def task(self, **settings: Unpack[TaskSettings]) -> TaskDecorator:
+        """As `aioinfra.task`, for this service: its workers run the task, and ``delay`` enqueues with its client.
+
+        For processes with several services; a task of a module that is included needs no service of its own.
+        Always with parentheses: ``@service.task(queue="email")``.
+        """
+
+        def adopt(task: Task[..., Any]) -> None:
+            self.add_task(task)
+            self._own_tasks.append(task)
+            if self._open is not None:
+                task.client = self._open.jobs
+
+        return adopted_task(adopt, **settings)
+
+    def cached(
+        self, **settings: Unpack[CachedSettings]
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], CachedFunction[P, R]]:
+        """As `aioinfra.cached`, with this service's cache. Always with parentheses: ``@service.cached(ttl=60)``."""
+        return cached(cache=lambda: self.cache, **settings)
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -258,10 +287,17 @@ class Service:
 
     def _install(self, cache: CacheManager, jobs: JobClient, stack: AsyncExitStack) -> None:
         """Make the parts the process defaults, until the service closes."""
-        default_cache.install(cache)
-        stack.callback(default_cache.withdraw, cache)
-        default_client.install(jobs)
-        stack.callback(default_client.withdraw, jobs)
+        self._bind_own_tasks(jobs)
+        stack.callback(self._bind_own_tasks, None)
+        if self._options.process_default:
+            default_cache.install(cache)
+            stack.callback(default_cache.withdraw, cache)
+            default_client.install(jobs)
+            stack.callback(default_client.withdraw, jobs)
+
+    def _bind_own_tasks(self, client: JobClient | None) -> None:
+        for task in self._own_tasks:
+            task.client = client
 
     # Health
 
@@ -315,7 +351,7 @@ class Service:
             ConfigError: the jobs server may evict keys, which loses jobs silently; or there are no tasks.
         """
         worker = self.worker(setup)
-        await self._refuse_eviction()
+        await refuse_eviction(self._opened().jobs_redis)
         try:
             await worker.async_run()
         except asyncio.CancelledError:
@@ -337,23 +373,6 @@ class Service:
 
     async def _record_progress(self, job_id: str, progress: Progress) -> None:
         await self._opened().job_store.set_progress(job_id, msgspec.json.encode(progress))
-
-    async def _refuse_eviction(self) -> None:
-        """Read from INFO, since managed servers forbid CONFIG."""
-        info: bytes = await self._opened().jobs_redis.execute("INFO", "memory")
-        fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-        policy = fields.get("maxmemory_policy", "noeviction")
-        if policy == "noeviction":
-            return
-        if fields.get("maxmemory", "0") == "0":
-            logger.warning(
-                "the jobs server has maxmemory-policy %s: set noeviction before it gets a maxmemory", policy
-            )
-            return
-        raise ConfigError(
-            f"the jobs server has maxmemory-policy {policy} and would lose jobs without a word: set it to "
-            "noeviction, or point JOBS_REDIS_URL to a server that has it"
-        )
 
 
 async def _ping(client: RedisClient) -> dict[str, Any]:

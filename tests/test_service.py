@@ -95,6 +95,45 @@ async def test_a_second_open_service_is_refused_and_leaves_nothing_behind(valkey
         assert second.is_open
 
 
+async def test_two_services_in_one_process_keep_to_their_own(own_server: OwnServerFactory) -> None:
+    """What is bound to a service uses it, whichever is the process default."""
+    services = [
+        Service(
+            ServiceOptions(
+                settings=Settings(redis_url=RedisUrl(own_server().url)),
+                configure_logging=False,
+                process_default=False,
+            )
+        )
+        for _ in range(2)
+    ]
+    first, second = services
+    calls: list[str] = []
+
+    @first.cached(ttl=60)
+    async def load(name: str) -> str:
+        calls.append(name)
+        return name
+
+    @first.task(name="send", queue="email")
+    async def send(name: str) -> str:
+        return name
+
+    with pytest.raises(LifecycleError):
+        await load("a")
+    with pytest.raises(NotInstalled):
+        await send.delay("a")
+    async with first, second:
+        assert [await load("a"), await load("a")] == ["a", "a"]
+        assert await second.cache.exists(load.key_for("a")) is False
+        assert await first.cache.exists(load.key_for("a")) is True
+        await send.delay("a")
+        assert (await first.jobs.depths(["email"]))["email"].queued == 1
+        assert (await second.jobs.depths(["email"]))["email"].queued == 0
+        assert [task.name for task in first.tasks] == ["send"]
+    assert calls == ["a"]
+
+
 async def test_two_embedded_users_share_and_nobody_else_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

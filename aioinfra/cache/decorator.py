@@ -26,6 +26,8 @@ from typing import (
     Generic,
     ParamSpec,
     Self,
+    TypeAlias,
+    TypedDict,
     TypeVar,
     cast,
     get_type_hints,
@@ -53,6 +55,22 @@ default_cache: ProcessDefault[CacheManager] = ProcessDefault("cache")
 """The cache of decorated functions that name none. A Service installs its own."""
 
 
+CacheSource: TypeAlias = CacheManager | Callable[[], CacheManager] | None
+"""Which cache a decorated function uses: this one, the one given at each call, or the process default."""
+
+
+class CachedSettings(TypedDict, total=False):
+    """The keyword arguments of `cached` but for the cache; see there."""
+
+    ttl: Ttl
+    key_prefix: str
+    namespace: str
+    ignore: Collection[str]
+    none_ttl: Ttl
+    errors: tuple[type[Exception], ...]
+    error_ttl: Ttl
+
+
 @dataclass(frozen=True, slots=True)
 class CachedOptions:
     """What `cached` was told; see there."""
@@ -60,7 +78,7 @@ class CachedOptions:
     ttl: Ttl = None
     key_prefix: str = ""
     namespace: str = ""
-    cache: CacheManager | None = None
+    cache: CacheSource = None
     ignore: Collection[str] = ()
     none_ttl: Ttl = None
     errors: tuple[type[Exception], ...] = ()
@@ -136,7 +154,12 @@ class CachedFunction(Generic[P, R]):
         given = kwargs.pop(CACHE_ARGUMENT, None) if kwargs else None
         if given is not None and not isinstance(given, CacheManager):
             raise InvalidArgument(CACHE_ARGUMENT, "must be a CacheManager")
-        return given or self._options.cache or default_cache.require()
+        if given is not None:
+            return given
+        source = self._options.cache
+        if source is None:
+            return default_cache.require()
+        return source if isinstance(source, CacheManager) else source()
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._start:
@@ -204,7 +227,7 @@ def cached(
     ttl: Ttl = None,
     key_prefix: str = "",
     namespace: str = "",
-    cache: CacheManager | None = None,
+    cache: CacheSource = None,
     ignore: Collection[str] = (),
     none_ttl: Ttl = None,
     errors: tuple[type[Exception], ...] = (),
@@ -220,7 +243,7 @@ def cached(function: Any = None, /, **options: Any) -> Any:
         ttl: seconds to live; None for the cache's default, `NO_EXPIRY` for good.
         key_prefix: put before the function's name in the key, for ``cache.clear("prefix:*")``.
         namespace: put before the prefix.
-        cache: the cache to use.
+        cache: the cache to use, or what gives it at each call.
         ignore: parameters that do not matter to the result, such as a database session.
         none_ttl: seconds to live of a result that is None; None for ``ttl``.
         errors: exception classes to store and raise again at later calls. An exception is made again from its

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument
@@ -213,11 +213,19 @@ def _without(signature: inspect.Signature, name: str | None) -> inspect.Signatur
 
 
 class TaskDecorator:
-    """What `task(...)` returns: wraps a function with the options given."""
+    """What `task(...)` returns: wraps a function with the options given.
 
-    def __init__(self, name: str | None, options: TaskOptions) -> None:
-        self._name = name
-        self._options = options
+    Args:
+        name, options: of the task.
+        adopt: told of the task when it is made.
+    """
+
+    def __init__(
+        self, name: str | None, options: TaskOptions, adopt: Callable[[Task[..., Any]], None] | None = None
+    ) -> None:
+        self.name = name
+        self.options = options
+        self._adopt = adopt
 
     @overload
     def __call__(self, function: Callable[Concatenate[JobContext, P], Awaitable[R]]) -> Task[P, R]: ...
@@ -232,7 +240,10 @@ class TaskDecorator:
     def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
 
     def __call__(self, function: Callable[..., Any]) -> Task[..., Any]:
-        return _make_task(function, self._name, self._options)
+        made = _make_task(function, self.name, self.options)
+        if self._adopt is not None:
+            self._adopt(made)
+        return made
 
 
 def _make_task(function: Callable[..., Any], name: str | None, options: TaskOptions) -> Task[..., Any]:
@@ -305,12 +316,40 @@ def task(
     Raises:
         InvalidArgument: names the parameter that is wrong.
     """
-    final_errors = RetryPolicy(Backoff(), retry_on=())
-    policy = final_errors if retry is None else RetryPolicy(retry, retry_on, dont_retry_on)
+    policy = _policy(retry, retry_on, dont_retry_on)
     options = TaskOptions(queue, policy, hard_limit, keep_result, priority)
     if function is None:
         return TaskDecorator(name, options)
     return _make_task(function, name, options)
+
+
+class TaskSettings(TypedDict, total=False):
+    """The keyword arguments of `task`; see there."""
+
+    name: str | None
+    queue: str
+    retry: Backoff | None
+    retry_on: tuple[type[BaseException], ...]
+    dont_retry_on: tuple[type[BaseException], ...]
+    hard_limit: float | None
+    keep_result: float | None
+    priority: int
+
+
+def adopted_task(adopt: Callable[[Task[..., Any]], None], **settings: Unpack[TaskSettings]) -> TaskDecorator:
+    """As `task`, and ``adopt`` is told of the task: for decorators that belong to somebody."""
+    plain = task(**settings)
+    return TaskDecorator(plain.name, plain.options, adopt)
+
+
+def _policy(
+    retry: Backoff | None,
+    retry_on: tuple[type[BaseException], ...],
+    dont_retry_on: tuple[type[BaseException], ...],
+) -> RetryPolicy:
+    if retry is None:
+        return RetryPolicy(Backoff(), retry_on=())
+    return RetryPolicy(retry, retry_on, dont_retry_on)
 
 
 def tasks_of(module: ModuleType) -> list[Task[..., Any]]:
