@@ -1,4 +1,4 @@
-"""A jobs server must not evict: a job that is evicted is lost without a word, its database number notwithstanding."""
+"""A jobs server must not evict: a job that is evicted is lost without a word, whatever its database number."""
 
 from __future__ import annotations
 
