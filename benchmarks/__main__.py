@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import cache_get, jobs_drain, jobs_pickup, jobs_recovery
+from benchmarks import cache_get, hot_path, jobs_drain, jobs_pickup, jobs_recovery
 from benchmarks.errors import BenchmarkError
 from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish
 from benchmarks.plan import Plan
@@ -20,6 +20,7 @@ from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
 
 BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
     "cache_get": cache_get.run,
+    "hot_path": hot_path.run,
     "jobs_drain": jobs_drain.run,
     "jobs_pickup": jobs_pickup.run,
     "jobs_recovery": jobs_recovery.run,
@@ -40,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="small sizes and few rounds: a look, not a result")
     made.add_argument("--rounds", type=positive, help="rounds of every contestant")
-    made.add_argument("--size", type=positive, help="gets a point, jobs a drain, jobs picked up a round")
+    made.add_argument(
+        "--size",
+        type=positive,
+        help="gets a point, calls or pages a round, jobs a drain, jobs picked up a round",
+    )
     made.add_argument(
         "--only", action="append", default=[], metavar="PART", help="contestants with this in their name"
     )

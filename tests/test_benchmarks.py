@@ -72,9 +72,15 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    """All four at once: they mostly wait, and nothing is asserted about their speed."""
+    """All of them at once: they mostly wait, and nothing is asserted about their speed."""
     directory = tmp_path_factory.mktemp("benchmarks")
-    sizes = {"cache_get": "200", "jobs_drain": "50", "jobs_pickup": "2", "jobs_recovery": "1"}
+    sizes = {
+        "cache_get": "200",
+        "hot_path": "20",
+        "jobs_drain": "50",
+        "jobs_pickup": "2",
+        "jobs_recovery": "1",
+    }
     started = {name: Running(directory, name, "--size", size) for name, size in sizes.items()}
     yield started
     for one in started.values():
@@ -100,6 +106,29 @@ def test_cache_get(running: dict[str, Running]) -> None:
     assert set(found["points"]) == {"1 task", "10 tasks", "100 tasks", "1000 tasks"}
     contestants = {"redis.asyncio", "BlockingConnectionPool(50)", "aioinfra"}
     assert_complete(text, found, contestants, {"rate", "p50_ms", "p99_ms", "cpu_us", "server_us"})
+
+
+def test_hot_path(running: dict[str, Running]) -> None:
+    text, found = running["hot_path"].published()
+    points = found["points"]
+    pages = points.pop("a page of 10,000 series")
+    assert set(pages) == {"idle loop", "aioprometheus' page", "aioinfra"}
+    assert {name for rounds in points.values() for name in rounds} == {
+        "structlog + orjson",
+        "aioinfra, redacted",
+        "logging",
+        "aioinfra",
+        "an entry of a dict",
+        "aioinfra inc",
+        "aioinfra observe",
+        "aioprometheus",
+    }
+    for rounds in points.values():
+        found["points"] = {"": rounds}
+        assert_complete(text, found, set(rounds), {"cpu_us", "process_us"})
+    found["points"] = {"": pages}
+    assert_complete(text, found, set(pages), {"gap_ms", "added_ms"})
+    assert len(found["goals"]) == 6
 
 
 def test_jobs_drain(running: dict[str, Running]) -> None:

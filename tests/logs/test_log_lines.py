@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,6 +272,23 @@ def test_secrets_are_masked_wherever_they_come_from(logged: Captured) -> None:
     )
     assert SECRET not in logged.text
     assert logged.line["url"] == "redis://:[redacted]@h"
+
+
+def test_a_burst_of_lines_is_written_whole_and_redacted_and_disabled_calls_write_nothing(
+    clean_logging: None, tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("w") as file, bound(request_id="req-1"):
+        logging = setup_logging(log_format="json", stream=file)
+        log = get_logger("shop.orders")
+        for index in range(2_000):
+            log.info("order paid", order_id=index, user_email="ada@example.org")
+            log.debug("no", order_id=index)
+        assert logging.flush(10)
+        figures = logging.figures()
+    assert (figures.written, figures.dropped) == (2_000, 0)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["order_id"] for line in lines] == list(range(2_000))
+    assert {(line["request_id"], line["user_email"]) for line in lines} == {("req-1", "[redacted]")}
 
 
 def test_value_scanners_on_request(clean_logging: None) -> None:

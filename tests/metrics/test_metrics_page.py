@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -163,26 +162,21 @@ def test_a_collector_that_fails_costs_its_own_lines_only(
     assert "the collector failing cannot be rendered" in caplog.text
 
 
-async def test_a_scrape_leaves_the_loop_free_and_counts_exactly(registry: MetricsRegistry) -> None:
+async def test_a_scrape_lets_other_tasks_run_and_counts_exactly(registry: MetricsRegistry) -> None:
     """While ten thousand series are rendered, the loop turns at least once a chunk."""
     counter = Counter("many_total", "Things.", registry, ("index",), max_series=10_000)
     for index in range(10_000):
         counter.labels(index).inc()
     turns = 0
-    longest = 0.0
 
     async def turn() -> None:
-        nonlocal turns, longest
-        last = time.thread_time()
+        nonlocal turns
         while True:
             await asyncio.sleep(0)
-            now = time.thread_time()
-            longest = max(longest, now - last)
-            last, turns = now, turns + 1
+            turns += 1
 
-    beside: asyncio.Task[Any] = asyncio.create_task(turn())
+    beside = asyncio.create_task(turn())
     page = (await render(registry)).decode()
     beside.cancel()
     assert turns >= 20
-    assert longest < 0.05, "a chunk, not the page"
     assert sum(samples(page).values()) == 10_000
