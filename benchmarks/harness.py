@@ -277,11 +277,11 @@ def publish(answer: Answer, directory: Path, suffix: str, console: Console) -> P
     if not answer.points:
         raise BenchmarkError(f"{answer.question.name}: no contestant was measured")
     for line in as_text(answer):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     for point in answer.points:
         console.print(as_table(answer, point))
     for goal, value in answer.verdicts():
-        console.print(goal.text(value), highlight=False)
+        console.print(goal.text(value), highlight=False, markup=False)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{answer.question.name}{suffix}.json"
     path.write_text(json.dumps(as_json(answer), indent=1) + "\n", encoding="utf-8")
