@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import anyio.to_thread
 
 from aioinfra.errors import DecodeError
 from aioinfra.jobs.context import JobContext, ProgressSink
+from aioinfra.jobs.eager import resumed
 from aioinfra.jobs.job import Failed, Outcome, Run
 from aioinfra.jobs.task import Task
 
@@ -37,26 +37,11 @@ async def limited(call: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
     timer = asyncio.timeout_at(ends)
     try:
         async with timer:
-            return await _resumed(call, waiting)
+            return await resumed(call, waiting)
     except TimeoutError as error:
         if timer.expired():
             raise TimeoutError(f"the hard limit of {seconds:g} s is over") from error.__cause__
         raise
-
-
-@types.coroutine
-def _resumed(call: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
-    """Await the rest of a coroutine that has been sent into once, and waits for ``waiting``."""
-    while True:
-        try:
-            yield waiting
-        except BaseException as error:  # noqa: BLE001 - thrown in by the loop, meant for the coroutine
-            try:
-                waiting = call.throw(error)
-            except StopIteration as ended:
-                return ended.value
-        else:
-            return (yield from call)  # a types.coroutine may delegate to a coroutine
 
 
 class TaskRunnable:

@@ -168,7 +168,7 @@ class JsonCodec:
         value = outcome.value if isinstance(outcome, Succeeded) else error_of(outcome)
         try:
             payload = _encoder.encode(_wire_result(run, isinstance(outcome, Succeeded), value))
-            if b"null" in payload and _holds_nan(value):
+            if value is not None and b"null" in payload and _holds_nan(value):
                 raise ValueError("NaN")
             if len(payload) <= self.max_bytes:
                 return payload, True

@@ -87,7 +87,7 @@ class RedisJobStore:
             args += (share, limit)
         now, next_due, sizes, wrong, flat = await self._client.run_script(script("claim"), keys, args)
         return ClaimReply(
-            claims=_claims(keys, now, flat),
+            claims=_claims(keys, request.token, now, flat),
             next_due_ms=None if next_due < 0 else max(0, next_due - now),
             sizes={queue: size for queue, size in zip(keys, sizes, strict=False) if size >= 0},
             wrong=tuple(keys[index - 1] for index in wrong),
@@ -159,27 +159,32 @@ class RedisJobStore:
 
 
 _LETTERS = {ord(status.value): status for status in FinishStatus if status.value}
-_FIELDS = 8
+_FIELDS = 5
 
 
-def _claims(queues: list[str], now: int, flat: list[Any]) -> list[Claim]:
-    # _make of a slice: the engine's hot path.
-    return [
-        Claim._make(
-            (
-                queues[flat[at] - 1],
-                flat[at + 1].decode("utf-8", "surrogateescape"),
-                _score(flat[at + 2]),
-                flat[at + 3],
-                flat[at + 4],
-                flat[at + 5] == 1,
-                flat[at + 6].decode("ascii"),
-                flat[at + 7],
+def _claims(queues: list[str], prefix: str, now: int, flat: list[Any]) -> list[Claim]:
+    """The script's flat reply as values; tokens are numbered as it numbers them."""
+    claims = []
+    fields = iter(flat)
+    for number, (queue, job_id, score, payload, past) in enumerate(zip(*[fields] * _FIELDS, strict=True), 1):
+        attempt, stalls, aborted = map(int, past.split()) if past else _NO_PAST
+        claims.append(
+            Claim(
+                queues[queue - 1],
+                job_id.decode("utf-8", "surrogateescape"),
+                _score(score),
+                attempt,
+                stalls,
+                aborted == 1,
+                f"{prefix}.{number}",
+                payload,
                 now,
             )
         )
-        for at in range(0, len(flat), _FIELDS)
-    ]
+    return claims
+
+
+_NO_PAST = (1, 0, 0)
 
 
 def _score(text: bytes) -> int:

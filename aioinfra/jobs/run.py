@@ -7,6 +7,7 @@ Every branch ends in a finish: a claim never leaves this module without one, so 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,8 +109,15 @@ class JobRunner:
                     return await self._end_unknown(run)
                 outcome = refuse(run, runnable)
                 if outcome is None:
-                    outcome, seconds = await self._execute(run, runnable)
-            return await self._end(run, runnable, outcome, seconds)
+                    self._tell_started(run)
+                    before = time.perf_counter()
+                    outcome = await execute(run, runnable)
+                    seconds = time.perf_counter() - before
+            outcome, recorded = self._end(run, runnable, outcome, seconds)
+            if recorded is not None and runnable is not None:
+                await recorded
+                await runnable.after(run)
+            return outcome
         finally:
             context.close_scope(scope)
 
@@ -120,7 +128,8 @@ class JobRunner:
         if claim.payload is None:
             return Failed(JobExpiredError("the job has expired"), bury, "expired")
         try:
-            claim.job_id.encode()
+            if not claim.job_id.isascii():
+                claim.job_id.encode()
             job = run.job = self._codec.decode_job(claim.payload)
         except UnicodeEncodeError:
             return Failed(DecodeError("the job's id is not UTF-8"), bury, "undecodable")
@@ -136,33 +145,30 @@ class JobRunner:
             )
         return None
 
-    async def _execute(self, run: Run, runnable: Runnable) -> tuple[Outcome, float]:
+    def _tell_started(self, run: Run) -> None:
         claim, job = run.claim, run.job
         # A priority moves the score ahead of the time when the job was due.
         waited = max(0, claim.claimed_ms - max(claim.score, job.enqueued_ms))
         self._observer.started(claim.queue, job.function, waited / 1000)
         self._log.started(run)
-        before = time.perf_counter()
-        outcome = await execute(run, runnable)
-        return outcome, time.perf_counter() - before
 
-    async def _end(
+    def _end(
         self, run: Run, runnable: Runnable | None, outcome: Outcome, seconds: float | None
-    ) -> Outcome:
-        """Hand in the finish. No await before that: a cancellation cannot come between."""
+    ) -> tuple[Outcome, asyncio.Future[FinishStatus] | None]:
+        """Hand in the finish; the outcome that counts, and a future if somebody waits for the record.
+
+        Nothing is awaited here: no cancellation comes between a run's end and its finish.
+        """
         run.finished_ms = int(time.time() * 1000)
         finish, outcome = settle(run, outcome, runnable, self._codec)
-        if runnable is None or not runnable.finishes_later:
+        recorded = None
+        if runnable is not None and runnable.finishes_later:
+            recorded = self._finisher.submit_and_tell(finish)
+        else:
             self._finisher.submit(finish)
-            run.settled = True
-            self._report(run, outcome, seconds)
-            return outcome
-        recorded = self._finisher.submit_and_tell(finish)
         run.settled = True
         self._report(run, outcome, seconds)
-        await recorded
-        await runnable.after(run)
-        return outcome
+        return outcome, recorded
 
     async def _end_unknown(self, run: Run) -> Outcome:
         """Leave the job to workers that may know the task, for a while; the store keeps the time."""
@@ -170,7 +176,7 @@ class JobRunner:
         error = UnknownTask(f"no task named {run.job.function!r} is known here")
         failed = Failed(error, options.bury_unreadable, "unknown-task")
         if not options.unknown_task_grace:
-            return await self._end(run, None, failed, None)
+            return self._end(run, None, failed, None)[0]
         run.finished_ms = int(time.time() * 1000)
         finish, outcome = settle(run, failed, None, self._codec)
         grace = int(options.unknown_task_grace * 1000)

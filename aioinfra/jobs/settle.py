@@ -36,12 +36,12 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
         codec: encodes the result.
     """
     claim = run.claim
-    if isinstance(outcome, Released):
-        later = claim.claimed_ms + run.finished_ms - run.started_ms + int(outcome.delay * 1000)
-        return Finish(claim, Action.RELEASE, number=later if outcome.delay else claim.score), outcome
     if isinstance(outcome, Retried):
         tries, pause = claim.attempt, int(outcome.delay * 1000)
         return Finish(claim, Action.RETRY, result_ttl_ms=tries, number=pause), outcome
+    if isinstance(outcome, Released):
+        later = claim.claimed_ms + run.finished_ms - run.started_ms + int(outcome.delay * 1000)
+        return Finish(claim, Action.RELEASE, number=later if outcome.delay else claim.score), outcome
     keep = _KEEP_UNKNOWN if runnable is None else runnable.keep_result
     ttl = _FOR_EVER if keep is None else math.ceil(keep * 1000)
     result = b""

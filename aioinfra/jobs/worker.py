@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.jobs.claim import Claimer
+from aioinfra.jobs.eager import start
 from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome, Run
 from aioinfra.jobs.lease import LeaseKeeper, LeaseOptions
@@ -109,7 +110,7 @@ class JobWorker:
         self._on_ended = on_ended
         self._slots = Slots(options.concurrency, self._run)
         self.tasks = self._slots.tasks
-        self._claiming: asyncio.Task[ClaimReply] | None = None
+        self._claiming: asyncio.Future[ClaimReply] | None = None
         self._changed = asyncio.Event()  # a slot became free, a batch was recorded, the worker is to stop
         self._run_time = 1.0  # seconds, moving average over runs
         self._moved = 0.0  # monotonic; when a run ended, or claims began to wait
@@ -259,10 +260,9 @@ class JobWorker:
         """One claim call; None after an error of the store, which was waited out for a moment."""
         now = asyncio.get_running_loop().time()
         sample = now >= self._next_sizes
-        # A task of its own: when the worker is cancelled, what the call brings is given back at the end.
-        self._claiming = asyncio.create_task(
-            self._parts.claimer.claim(room, self._slots.per_queue, sizes=sizes or sample)
-        )
+        # A task of its own: when the worker is cancelled, what the call brings is given back at the end. It is sent
+        # at once: while the server works at it, the claims that were taken ahead run.
+        self._claiming = start(self._parts.claimer.claim(room, self._slots.per_queue, sizes=sizes or sample))
         try:
             reply = await asyncio.shield(self._claiming)
         except StoreError as error:

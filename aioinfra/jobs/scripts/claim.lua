@@ -9,8 +9,9 @@
 --       6       1 to report the queues' sizes
 --       7       1 to look for abort requests
 --       8..     two a queue: its share of the claims, and its limit (never exceeded)
--- Reply {now, next due ms or -1, {size a queue}, {queues that are not sorted sets}, {eight fields a claim}}
---       the fields: queue index, id, score before the claim, attempt, stalls, 1 if aborted, token, payload or nil
+-- Reply {now, next due ms or -1, {size a queue}, {queues that are not sorted sets}, {five fields a claim}}
+--       the fields: queue index, id, score before the claim, payload or nil, and its past: 'attempt stalls aborted',
+--       or '' for '1 0 0'
 --
 -- Invariants
 -- * arq:in-progress:<id> is the lease (a plain arq worker skips the job while it exists). It is set only where
@@ -80,37 +81,40 @@ local function look_at(queue, want)
   return found
 end
 
-local function hand_out(queue, id, score, payload, tries, before)
-  if count == 0 then
-    redis.call('DEL', 'arq:in-progress:' .. id) -- absent: see the last invariant
-  end
-  count = count + 1
-  local token = prefix .. '.' .. count
-  local stalls = before and tonumber(string.match(before, '|(%d+)$') or 0) + 1 or 0
-  redis.call('SET', 'aioinfra:claim:' .. id, token .. '|' .. stalls, 'EX', 88400)
-  redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', lease)
+-- A job's past as the reply says it. Tries are digits, but for what others may have written there.
+local function past(id, tries, stalls)
   local aborted = aborts and redis.call('ZREM', 'arq:abort', id) or 0
-  local at = #claims
-  claims[at + 1], claims[at + 2], claims[at + 3] = queue, id, score
-  claims[at + 4], claims[at + 5] = (tonumber(string.match(tries or '', '^%d+$')) or 0) + 1, stalls
-  claims[at + 6], claims[at + 7], claims[at + 8] = aborted, token, payload
+  if not tries and stalls == 0 and aborted == 0 then
+    return ''
+  end
+  return string.format('%.0f %.0f %d', (tonumber(string.match(tries or '', '^%d+$')) or 0) + 1, stalls, aborted)
 end
 
 -- Claims what was found; answers how many. Scores move in one call a page instead of one a job.
 local function claim(queue, found)
   local keys, moved, leftovers = {}, {}, {}
   for at = 1, #found, 2 do
-    local n = #keys
-    keys[n + 1], keys[n + 2] = 'arq:job:' .. found[at], 'arq:retry:' .. found[at]
-    keys[n + 3] = 'aioinfra:claim:' .. found[at]
+    local id, n = found[at], #keys
+    keys[n + 1], keys[n + 2], keys[n + 3] = 'arq:job:' .. id, 'arq:retry:' .. id, 'aioinfra:claim:' .. id
   end
   local values = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
   for at = 1, #found, 2 do
     local id, n = found[at], (at - 1) / 2 * 3
-    if not values[n + 1] and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
+    local payload, before = values[n + 1], values[n + 3]
+    if not payload and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
       leftovers[#leftovers + 1] = id
     else
-      hand_out(queue, id, found[at + 1], values[n + 1], values[n + 2], values[n + 3])
+      if count == 0 then
+        redis.call('DEL', 'arq:in-progress:' .. id) -- absent: see the last invariant
+      end
+      count = count + 1
+      local token = prefix .. '.' .. count
+      local stalls = before and tonumber(string.match(before, '|(%d+)$') or 0) + 1 or 0
+      redis.call('SET', keys[n + 3], token .. '|' .. stalls, 'EX', 88400)
+      redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', lease)
+      local last = #claims
+      claims[last + 1], claims[last + 2], claims[last + 3] = queue, id, found[at + 1]
+      claims[last + 4], claims[last + 5] = payload, past(id, values[n + 2], stalls)
       moved[#moved + 1] = lease_end
       moved[#moved + 1] = id
     end

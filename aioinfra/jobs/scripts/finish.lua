@@ -120,9 +120,9 @@ local function remove(queue, id, at)
 end
 
 -- One claim's end; answers its letter. The claim is the current one.
-local function finish(at)
+local function finish(at, claim, lease)
   local queue, id, action = ARGV[at], ARGV[at + 1], ARGV[at + 3]
-  local number, lease = tonumber(ARGV[at + 6]), 'arq:in-progress:' .. id
+  local number = tonumber(ARGV[at + 6])
   if action == 'r' then
     local letter = retry(queue, id, ARGV[at + 5], number)
     if letter == 'f' then
@@ -134,7 +134,7 @@ local function finish(at)
     end
   elseif action == 'p' and still_parked(queue, id, number) then
     gone[#gone + 1] = lease
-    gone[#gone + 1] = 'aioinfra:claim:' .. id
+    gone[#gone + 1] = claim
     return 'p'
   else
     if action ~= 'd' then
@@ -148,23 +148,27 @@ local function finish(at)
   else
     gone[#gone + 1] = lease
   end
-  gone[#gone + 1] = 'aioinfra:claim:' .. id
+  gone[#gone + 1] = claim
   return 'k'
+end
+
+-- Whether a claim key's value begins with the token and its '|'; no string is made for it.
+local function names(value, token)
+  return value and string.byte(value, #token + 1) == 124 and string.find(value, token, 1, true) == 1
 end
 
 local letters = {}
 for first = 5, #ARGV, 9 * 500 do
-  local last, holders = math.min(first + 9 * 500, #ARGV + 1) - 9, {}
+  local last, keys = math.min(first + 9 * 500, #ARGV + 1) - 9, {}
   for at = first, last, 9 do
-    holders[#holders + 1] = 'aioinfra:claim:' .. ARGV[at + 1]
-    holders[#holders + 1] = 'arq:in-progress:' .. ARGV[at + 1]
+    keys[#keys + 1] = 'aioinfra:claim:' .. ARGV[at + 1]
+    keys[#keys + 1] = 'arq:in-progress:' .. ARGV[at + 1]
   end
-  holders = redis.call('MGET', unpack(holders))
+  local holders = redis.call('MGET', unpack(keys))
   for at = first, last, 9 do
     local n, token = (at - first) / 9 * 2, ARGV[at + 2]
-    local claim, lease = holders[n + 1], holders[n + 2]
-    local current = claim and string.sub(claim, 1, #token + 1) == token .. '|'
-    letters[#letters + 1] = current and (not lease or lease == token) and finish(at) or 'f'
+    local current = names(holders[n + 1], token) and (not holders[n + 2] or holders[n + 2] == token)
+    letters[#letters + 1] = current and finish(at, keys[n + 1], keys[n + 2]) or 'f'
   end
 end
 for at = 1, #gone, 1000 do
