@@ -377,6 +377,7 @@ async def test_priorities_order_the_jobs_of_a_queue(redis_url: str, client: JobC
 
     for number, priority in ((0, None), (1, 0), (2, 100), (3, 50), (4, None)):
         await note.options(priority=priority)(number)
+        await asyncio.sleep(0.002)  # the due time's resolution is a millisecond
     await run_burst(redis_url, note, concurrency=1, options=engine(observer=waited))
     assert order == [2, 3, 0, 4, 1]
     assert max(waited.waited) < 5  # seconds since they were due, whatever the priority
