@@ -49,6 +49,7 @@ _RECORD_GRACE = 5.0
 _SHORT_RUN = 0.005
 _SMOOTHING = 0.05
 _AHEAD_PATIENCE = 0.05
+_LOOK_DISTANCE = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +241,22 @@ class JobWorker:
             await self._changed.wait()
 
     async def _rest(self, reply: ClaimReply, idle_looks: int) -> None:
-        """Wait for the next reason to look. Wakes that found nothing are answered later and later, up to 4 ms:
-        a busy neighbour's own claims and finishes also change the queue."""
+        """Wait for the next reason to look.
+
+        Looks that found nothing keep a distance to the next one that grows to 4 ms: a busy neighbour's own claims
+        and finishes also change the queue. A change after a quiet while is answered at once.
+        """
+        looked = time.monotonic()
         pause = self._options.safety_poll
         if reply.next_due_ms is not None:
             # At least a millisecond, the resolution of due times.
             pause = min(pause, max(0.001, reply.next_due_ms / 1000))
         woken = await self._parts.wake.wait(pause)
         if woken and idle_looks > 1 and not self._stopping:
-            await asyncio.sleep(min(0.004, 0.0005 * 2 ** min(idle_looks, 4)))
+            distance = min(_LOOK_DISTANCE, 0.0005 * 2 ** min(idle_looks, 4))
+            early = looked + distance - time.monotonic()
+            if early > 0:
+                await asyncio.sleep(early)
 
     def _is_drained(self, reply: ClaimReply) -> bool:
         busy = reply.claims or self._slots.running or self._parts.finisher.outstanding
