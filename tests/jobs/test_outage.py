@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter
@@ -18,19 +19,26 @@ from aioinfra.jobs.job import JobRequest
 from tests.conftest import OwnServer, OwnServerFactory
 from tests.jobs.kit import Recorder, engine, keys_of, until, working
 
-SEED = 20_260_101
+SEEDS = pytest.mark.parametrize(
+    "seed", range(int(os.environ.get("AIOINFRA_SEEDS", "1"))), ids="seed{}".format
+)
+"""AIOINFRA_SEEDS=20 runs the crashes with twenty seeds; ``-k seed7`` replays one."""
+
+EVERY_WRITE = ("--appendfsync", "always")
+"""With ``everysec`` a server may answer before it writes (while a sync is under way), and lose it in a crash."""
 
 
 async def in_thread(call: Any, *args: Any) -> None:
     await asyncio.to_thread(call, *args)
 
 
+@SEEDS
 async def test_a_worker_outlives_a_crash_of_its_server_and_runs_each_job_once(
-    own_server: OwnServerFactory, queue: str, caplog: pytest.LogCaptureFixture
+    own_server: OwnServerFactory, queue: str, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     """The lease is shorter than the outage: what runs here is taken back, what has ended is recorded first."""
-    server = own_server()
-    draw = random.Random(SEED)
+    server = own_server(*EVERY_WRITE)
+    draw = random.Random(seed)
     starts: Counter[int] = Counter()
     started_at: list[float] = []
     seen = Recorder()
@@ -49,6 +57,7 @@ async def test_a_worker_outlives_a_crash_of_its_server_and_runs_each_job_once(
             jobs = await client.enqueue_many([work.job(n, draw.uniform(0.05, 1.6)) for n in range(100)])
             await until(lambda: len(starts) >= 40)
             waiting = [asyncio.create_task(job.result(timeout=20)) for job in jobs]
+            await asyncio.sleep(draw.uniform(0, 0.05))
             await in_thread(server.kill)
             await asyncio.sleep(1.5)
             await in_thread(server.start)
@@ -125,9 +134,10 @@ async def test_a_worker_stops_in_bounded_time_while_its_server_is_gone(
         await client.aclose()
 
 
-async def test_enqueue_under_a_crash_never_lies(own_server: OwnServerFactory, queue: str) -> None:
+@SEEDS
+async def test_enqueue_under_a_crash_never_lies(own_server: OwnServerFactory, queue: str, seed: int) -> None:
     """20 producers: what was acknowledged is there, what was refused is not, and nothing is called a duplicate."""
-    server = own_server()
+    server = own_server(*EVERY_WRITE)
     over = asyncio.Event()
     acknowledged: list[str] = []
     uncertain: list[str] = []
@@ -156,10 +166,12 @@ async def test_enqueue_under_a_crash_never_lies(own_server: OwnServerFactory, qu
         JobClient(pool, options=ClientOptions(timeout=t)) for pool, t in zip(pools, patience, strict=True)
     ]
     producers = [asyncio.create_task(produce(clients[at % 4], at)) for at in range(20)]
+    draw = random.Random(seed)
     for crash in range(1, 4):
         await until(lambda least=200 * crash: len(acknowledged) > least)
+        await asyncio.sleep(draw.uniform(0, 0.02))
         await in_thread(server.kill)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(draw.uniform(0.1, 0.5))
         await in_thread(server.start)
     await until(lambda: len(acknowledged) > 800)
     over.set()
