@@ -12,7 +12,7 @@ from aioinfra.jobs.dead import DeadLetter, read_dead_letter
 from aioinfra.jobs.enqueue import DEFAULT_OPTIONS, ClientOptions, Enqueuer
 from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest, QueueDepth
-from aioinfra.jobs.observer import JobObserver, SilentObserver
+from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.payload import JobCodec, JsonCodec
 from aioinfra.jobs.redis_store import RedisJobStore
 from aioinfra.jobs.replies import ReplyListener
@@ -49,7 +49,7 @@ class JobClient:
         self._replies = ReplyListener(redis, os.urandom(8).hex())
         self._reader = ResultReader(self._store, codec, self._replies)
         self._enqueuer = Enqueuer(
-            self._store, codec, options, observer=observer or SilentObserver(), channel=self._replies.channel
+            self._store, codec, options, observer=guarded(observer), channel=self._replies.channel
         )
 
     async def enqueue(self, request: JobRequest[R]) -> JobHandle[R]:

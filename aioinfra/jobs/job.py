@@ -20,6 +20,8 @@ NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 REPLY_HEADER: Final = "reply"
 """Header that names the channel on which the producer waits to hear that the job has ended."""
+REPLY_PREFIX: Final = "aioinfra:reply:"
+"""What such a channel's name begins with."""
 NONCE_HEADER: Final = "nonce"
 """Header that makes an enqueue recognise its own job when it is repeated after a lost reply."""
 

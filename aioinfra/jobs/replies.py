@@ -12,8 +12,7 @@ from collections import defaultdict
 
 from aioinfra.connection.pool import RedisClient
 from aioinfra.connection.subscription import Subscription
-
-REPLY_PREFIX = "aioinfra:reply:"
+from aioinfra.jobs.job import REPLY_PREFIX
 
 _LOOK_WHEN_TOLD = 5.0
 """Seconds between looks while the channel is up: covers jobs that were enqueued without it."""

@@ -8,6 +8,7 @@ Every branch ends in a finish: a claim never leaves this module without one, so 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from aioinfra.jobs.payload import JobCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.settle import outcome_name, settle
 from aioinfra.jobs.store import FinishStatus
+
+logger = logging.getLogger("aioinfra.jobs")
 
 
 class JobExpiredError(JobError):
@@ -150,7 +153,10 @@ class JobRunner:
         # A priority moves the score ahead of the time when the job was due.
         waited = max(0, claim.claimed_ms - max(claim.score, job.enqueued_ms))
         self._observer.started(claim.queue, job.function, waited / 1000)
-        self._log.started(run)
+        try:
+            self._log.started(run)
+        except Exception:
+            logger.exception("job %r: its log failed", claim.job_id)
 
     def _end(
         self, run: Run, runnable: Runnable | None, outcome: Outcome, seconds: float | None
@@ -189,7 +195,10 @@ class JobRunner:
 
     def _report(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
         self._observer.finished(run.claim.queue, run.job.function, outcome_name(outcome), seconds or 0.0)
-        self._log.ended(run, outcome, seconds)
+        try:
+            self._log.ended(run, outcome, seconds)
+        except Exception:
+            logger.exception("job %r: its log failed", run.claim.job_id)
 
 
 def _context_of(run: Run) -> dict[str, str]:

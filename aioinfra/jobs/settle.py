@@ -9,6 +9,7 @@ from aioinfra.jobs.dead import encode_dead_letter
 from aioinfra.jobs.execute import Runnable
 from aioinfra.jobs.job import (
     REPLY_HEADER,
+    REPLY_PREFIX,
     Aborted,
     Action,
     Failed,
@@ -52,6 +53,8 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
         if not result:
             ttl = 0
     reply_to = run.job.headers.get(REPLY_HEADER, "")
+    if not reply_to.startswith(REPLY_PREFIX):  # a payload may not make its worker publish anywhere else
+        reply_to = ""
     if isinstance(outcome, Failed) and outcome.bury:
         record = encode_dead_letter(claim, run.job.function, outcome.reason, error_record(outcome.error))
         return Finish(claim, Action.BURY, result, ttl, 0, reply_to, record), outcome

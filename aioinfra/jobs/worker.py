@@ -412,10 +412,7 @@ class JobWorker:
     async def _keep_house(self) -> None:
         while True:
             self._parts.leases.beat()
-            try:
-                self._parts.observer.slots(self._slots.running, self._slots.capacity)
-            except Exception:
-                logger.exception("an observer failed")
+            self._parts.observer.slots(self._slots.running, self._slots.capacity)
             await asyncio.sleep(_HOUSEKEEPING)
 
 

@@ -344,6 +344,20 @@ async def test_arguments_results_and_urls_stay_out_of_logs_and_texts(
     assert "job started" in caplog.text
 
 
+@pytest.mark.parametrize("channel", ["__redis__:invalidate", "somebody", "aioinfra:reply:ours"])
+async def test_a_payload_cannot_make_its_worker_publish_anywhere(
+    valkey_url: str, valkey: RedisClient, valkey_client: JobClient, queue: str, channel: str
+) -> None:
+    listener = valkey.raw.pubsub()
+    await listener.subscribe(channel)
+    await listener.get_message(timeout=1.0)
+    await put(valkey, queue, f"{queue}:1", job(h={"reply": channel}))
+    await run_burst(valkey_url, fine, options=_on(queue))
+    message = await listener.get_message(timeout=0.1)
+    assert (message is not None) == channel.startswith("aioinfra:reply:")
+    await listener.aclose()  # type: ignore[no-untyped-call]  # redis-py has no hints there
+
+
 def test_the_codec_reads_what_arqs_json_producers_write_and_more() -> None:
     codec = JsonCodec()
     decoded = codec.decode_job(job(a=[1, {"x": [None]}], k={"b": 2**80}, t=3, h={"request_id": "r"}, extra=1))

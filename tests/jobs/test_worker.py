@@ -8,6 +8,7 @@ import signal
 import time
 from typing import Any
 
+import anyio
 import pytest
 
 from aioinfra import task
@@ -342,24 +343,100 @@ async def test_the_observer_hears_of_every_step(redis_url: str, client: JobClien
     await observed.aclose()
 
 
-async def test_an_observer_or_log_that_fails_does_not_lose_the_job(
-    redis_url: str, client: JobClient, queue: str, caplog: pytest.LogCaptureFixture
+async def test_an_observer_and_a_log_that_fail_do_not_touch_the_jobs(
+    redis_url: str, redis: RedisClient, queue: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(Recorder):
-        def slots(self, running: int, limit: int) -> None:
-            raise RuntimeError("metrics")
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name}")
 
-        def finished(self, queue: str, task: str, outcome: str, seconds: float) -> None:
-            raise RuntimeError("metrics")
+    broken: Any = Broken()
 
     @task(queue=queue)
     async def work() -> int:
         return 1
 
-    async with working(redis_url, work, options=engine(observer=Broken())):
-        assert await (await work.delay()).result(timeout=5) == 1
-        assert await (await work.delay()).result(timeout=5) == 1
-    assert "could not be run here" in caplog.text
+    work.client = JobClient(redis, observer=broken)
+    async with working(redis_url, work, options=engine(observer=broken, log=broken)) as worker:
+        for _ in range(3):
+            assert await (await work.delay()).result(timeout=5) == 1
+        assert worker.jobs_complete == 3
+    assert caplog.text.count("the observer's finished failed") == 1
+    assert "could not be run here" not in caplog.text
+    await work.client.aclose()
+
+
+async def test_a_rolling_restart_loses_nothing_and_costs_no_try(
+    redis_url: str, client: JobClient, queue: str
+) -> None:
+    completed: list[int] = []
+    attempts: set[tuple[int, int]] = set()
+
+    @task(queue=queue)
+    async def work(ctx: JobContext, number: int) -> int:
+        attempts.add((ctx.attempt, ctx.stalls))
+        await asyncio.sleep(0.05 if number % 20 else 0.5)  # some outlast the grace
+        completed.append(number)
+        return number
+
+    def start() -> tuple[ArqWorker, asyncio.Task[None]]:
+        worker = worker_of(redis_url, work, options=engine(grace=0.1), concurrency=10)
+        return worker, asyncio.create_task(worker.async_run())
+
+    fleet = [start() for _ in range(3)]
+    jobs = await client.enqueue_many([work.job(number) for number in range(300)])
+    for _ in range(3):
+        await asyncio.sleep(0.15)
+        old, run = fleet.pop(0)
+        fleet.append(start())
+        old.handle_sig(signal.SIGTERM)
+        await asyncio.gather(run, return_exceptions=True)
+        await old.close()
+    assert [await job.result(timeout=10) for job in jobs] == list(range(300))
+    assert sorted(completed) == list(range(300))
+    assert attempts == {(1, 0)}
+    for worker, run in fleet:
+        await worker.close()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_tasks_may_use_every_structure_of_asyncio_under_their_hard_limit(
+    redis_url: str, client: JobClient, queue: str
+) -> None:
+    """The first step of a task is made before its timer is set: nobody may notice."""
+
+    @task(queue=queue, hard_limit=5)
+    async def structured(first: str) -> list[str]:
+        if first == "await":
+            await asyncio.sleep(0)
+        said = [first]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0.001))
+        with anyio.move_on_after(0.01) as scope:
+            await anyio.sleep(60)
+        said.append(f"moved on {scope.cancelled_caught}")
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            said.append("own timeout")
+        async with anyio.create_task_group() as other:
+            other.start_soon(anyio.sleep, 60)
+            other.cancel_scope.cancel()
+        child = asyncio.create_task(asyncio.sleep(60))
+        child.cancel()
+        try:
+            await child
+        except asyncio.CancelledError:
+            said.append("child cancelled")
+        current = asyncio.current_task()
+        said.append(f"cancelling {current.cancelling() if current else None}")
+        return said
+
+    async with working(redis_url, structured):
+        for first in ("plain", "await"):
+            said = await (await structured.delay(first)).result(timeout=5)
+            assert said == [first, "moved on True", "own timeout", "child cancelled", "cancelling 0"]
 
 
 async def test_a_worker_starts_before_its_server_does(

@@ -32,6 +32,7 @@ from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.job import Claim, Outcome, Released, Retried, Run, Succeeded
 from aioinfra.jobs.joblog import ServiceLog
 from aioinfra.jobs.lease import LeaseKeeper
+from aioinfra.jobs.observer import guarded
 from aioinfra.jobs.payload import JsonCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
@@ -99,15 +100,19 @@ class ArqWorker(arq.worker.Worker):
         """
         threads = anyio.CapacityLimiter(concurrency)
         runnables = {task.name: TaskRunnable(task, threads, progress) for task in tasks}
+        queues = engine.queues or _weights_of(tasks)
         filled = replace(
             engine,
             codec=engine.codec or JsonCodec(),
             runnables=runnables,
             log=engine.log or ServiceLog(),
             runs=engine.runs or RunOptions(),
-            queues=engine.queues or _weights_of(tasks),
+            queues=queues,
         )
         functions = [arq.worker.func(_stand_in(task), name=task.name) for task in tasks]
+        settings.setdefault(
+            "queue_name", next(iter(queues.weights))
+        )  # where arq's own parts say that they are
         worker = cls(functions, engine=filled, max_jobs=concurrency, **settings)
         worker._url = url
         return worker
@@ -165,7 +170,7 @@ class ArqWorker(arq.worker.Worker):
         engine = self.engine
         queues = engine.queues or QueueOptions({self.queue_name: 1})
         store = RedisJobStore(client)
-        observer = engine.observer
+        observer = guarded(engine.observer)
         finisher = Finisher(store, observer)
         functions = {name: ArqRunnable(self, function) for name, function in self.functions.items()}
         runner = JobRunner(
