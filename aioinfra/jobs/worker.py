@@ -3,19 +3,14 @@
 Collaborators by lifetime
     JobWorker     the process's worker: owns all below, from `run` to its end
     Wake          when to look                  (a task)
-    Claimer       what to take                  (one call at a time)
+    Intake        what to take                  (one claim call at a time)
     Slots         who runs, and who waits for a slot
     JobRunner     one claim from payload to finish  (a task a job)
     Finisher      what has ended                (one batch in flight)
     LeaseKeeper   proof of life                 (a thread)
 
-While runs are short, as many claims again as there are slots are taken ahead, so that the next jobs start while
-the claim call for the ones after them is on its way. Claims that wait for a slot without any run ending are given
-back soon: one long job must not keep others from a worker that is idle.
-
 A slot is taken when a claim is started and free when its run has ended. That its finish is still on the way does
-not hold the slot, but its lease is kept until the store knows, and no claims are made while the store does not
-take finishes: after an outage the results of what has run are recorded before anything is run again.
+not hold the slot, but its lease is kept until the store knows.
 """
 
 from __future__ import annotations
@@ -23,32 +18,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aioinfra.backoff import Backoff
-from aioinfra.errors import InvalidArgument, StoreError
-from aioinfra.jobs.claim import Claimer
-from aioinfra.jobs.eager import start
-from aioinfra.jobs.finish import Finisher
-from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome, Run
-from aioinfra.jobs.lease import LeaseKeeper, LeaseOptions
-from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.run import JobRunner
+from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.intake import Intake
+from aioinfra.jobs.job import Cancel, Claim, ClaimReply, Outcome, Run
+from aioinfra.jobs.lease import LeaseOptions
+from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.slots import Slots
-from aioinfra.jobs.wake import Wake
 
 logger = logging.getLogger("aioinfra.jobs")
 
-_STORE_RETRY = Backoff(tries=1_000_000, base=0.05, cap=0.5)
 _HOUSEKEEPING = 0.5
-_SIZES_EVERY = 5.0
 _CANCEL_GRACE = 5.0
 _RECORD_GRACE = 5.0
-_SHORT_RUN = 0.005
-_SMOOTHING = 0.05
-_AHEAD_PATIENCE = 0.05
 _LOOK_DISTANCE = 0.004
 
 
@@ -78,18 +62,6 @@ class WorkerOptions:
                 raise InvalidArgument(name, f"must be {least:g} to 86,400 seconds")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerParts:
-    """The collaborators of one worker, made by whoever composes it."""
-
-    claimer: Claimer
-    runner: JobRunner
-    finisher: Finisher
-    wake: Wake
-    leases: LeaseKeeper
-    observer: JobObserver
-
-
 class JobWorker:
     """Claims and runs jobs until it is stopped.
 
@@ -111,19 +83,12 @@ class JobWorker:
         self._on_ended = on_ended
         self._slots = Slots(options.concurrency, self._run)
         self.tasks = self._slots.tasks
-        self._claiming: asyncio.Future[ClaimReply] | None = None
+        self._intake = Intake(parts, self._slots)
         self._changed = asyncio.Event()  # a slot became free, a batch was recorded, the worker is to stop
-        self._run_time = 1.0  # seconds, moving average over runs
-        self._moved = 0.0  # monotonic; when a run ended, or claims began to wait
-        self._ahead_timer: asyncio.TimerHandle | None = None
         self._look_on_change = False
         self._stopping = False
         self._hurried = False
-        self._paused = False
         self._grace = options.grace
-        self._failures = 0
-        self._next_sizes = 0.0
-        self._wrong: tuple[str, ...] = ()
         parts.finisher.on_settled = self._settled
 
     # What others may do to a running worker
@@ -140,12 +105,11 @@ class JobWorker:
 
     def pause(self) -> None:
         """Claim nothing until `resume`; running jobs go on."""
-        self._paused = True
-        self._give_back(self._slots.take_back())
+        self._intake.pause()
 
     def resume(self) -> None:
         """Claim again."""
-        self._paused = False
+        self._intake.resume()
         self._changed.set()
 
     def stop(self, grace: float | None = None) -> None:
@@ -157,7 +121,7 @@ class JobWorker:
         if grace is not None:
             self._grace = grace
         self._stopping = True
-        self._give_back(self._slots.take_back())
+        self._intake.close()
         self._changed.set()
         self._parts.wake.notify()
 
@@ -190,7 +154,7 @@ class JobWorker:
             self.hurry()
             raise
         finally:
-            self._stopping = True
+            self.stop()
             ending = asyncio.create_task(self._end(helpers), name="aioinfra-worker-end")
             await _uncancelled(ending, self.hurry)
 
@@ -200,39 +164,26 @@ class JobWorker:
         self._look_on_change = burst is not None or self._parts.claimer.has_limits
         idle_looks = 0
         while not self._stopping:
-            if 0 <= limit <= self._slots.started and burst is not None:
+            if 0 <= limit <= self._slots.started:
                 await self._until_idle()
                 return
-            room = self._room(limit)
+            room = self._intake.room(limit)
             if room <= 0:
                 await self._until_changed(limit)
                 continue
             self._parts.wake.clear()
-            reply = await self._claim(room, sizes=burst is not None)
+            reply = await self._intake.claim(room, sizes=burst is not None)
             if reply is None:
                 continue
-            self._take(reply.claims)
             if burst is not None and self._is_drained(reply):
                 return
             idle_looks = 0 if reply.claims else idle_looks + 1
             if len(reply.claims) < room and not self._stopping:
                 await self._rest(reply, idle_looks)
 
-    def _room(self, limit: int) -> int:
-        """How many jobs may be claimed now."""
-        finisher, slots = self._parts.finisher, self._slots
-        if self._paused or finisher.troubled or finisher.outstanding > 2 * slots.capacity:
-            return 0
-        room = slots.free
-        if limit >= 0:
-            return min(room, limit - slots.started)
-        if self._run_time < _SHORT_RUN and not self._parts.claimer.has_limits:
-            room += slots.capacity
-        return room
-
     async def _until_changed(self, limit: int) -> None:
         self._changed.clear()
-        if self._room(limit) <= 0 and not self._stopping:
+        if self._intake.room(limit) <= 0 and not self._stopping:
             await self._changed.wait()
 
     async def _until_idle(self) -> None:
@@ -262,81 +213,6 @@ class JobWorker:
         busy = reply.claims or self._slots.running or self._parts.finisher.outstanding
         return not busy and not sum(reply.sizes.values())
 
-    # Claims
-
-    async def _claim(self, room: int, *, sizes: bool) -> ClaimReply | None:
-        """One claim call; None after an error of the store, which was waited out for a moment."""
-        now = asyncio.get_running_loop().time()
-        sample = now >= self._next_sizes
-        # A task of its own: when the worker is cancelled, what the call brings is given back at the end. It is sent
-        # at once: while the server works at it, the claims that were taken ahead run.
-        self._claiming = start(self._parts.claimer.claim(room, self._slots.per_queue, sizes=sizes or sample))
-        try:
-            reply = await asyncio.shield(self._claiming)
-        except StoreError as error:
-            await self._wait_out(error)
-            return None
-        self._claiming = None
-        if self._failures:
-            logger.warning("claiming jobs again after %d failures", self._failures)
-            self._failures = 0
-        if sample:
-            self._next_sizes = now + _SIZES_EVERY
-            self._report_sizes(reply)
-        return reply
-
-    async def _wait_out(self, error: StoreError) -> None:
-        self._claiming = None
-        self._failures += 1
-        self._parts.observer.store_error("claim")
-        if self._failures == 1:
-            logger.warning("cannot claim jobs (%s: %s); trying again", type(error).__name__, error)
-        if not self._stopping:
-            await asyncio.sleep(_STORE_RETRY.delay(self._failures))
-
-    def _report_sizes(self, reply: ClaimReply) -> None:
-        for queue, size in reply.sizes.items():
-            self._parts.observer.depth(queue, size)
-        if reply.wrong != self._wrong:
-            self._wrong = reply.wrong
-            for queue in reply.wrong:
-                logger.error("the key of queue %r is not a sorted set; the queue is skipped", queue)
-
-    def _take(self, claims: Sequence[Claim]) -> None:
-        if not claims:
-            return
-        for queue, count in Counter([claim.queue for claim in claims]).items():
-            self._parts.observer.claimed(queue, count)
-        if self._stopping or self._paused:
-            self._give_back(claims)
-            return
-        self._parts.leases.hold(claims)
-        for claim in claims:
-            replaced = self._slots.take(claim)
-            if replaced is not None:
-                logger.warning("the lease of job %r had lapsed while it was held here", claim.job_id)
-                self._parts.leases.drop([replaced])
-        if self._slots.waiting and self._ahead_timer is None:
-            self._moved = time.monotonic()
-            self._watch_ahead()
-
-    def _give_back(self, claims: Sequence[Claim]) -> None:
-        """Return claims that were not started to their queues, as they were."""
-        for claim in claims:
-            self._parts.finisher.submit(Finish(claim, Action.RELEASE, number=claim.score))
-
-    def _watch_ahead(self) -> None:
-        """Give claims back that wait although no run ends."""
-        self._ahead_timer = None
-        if not self._slots.waiting:
-            return
-        if time.monotonic() - self._moved >= _AHEAD_PATIENCE:
-            self._run_time = 1.0
-            self._give_back(self._slots.take_back())
-        else:
-            loop = asyncio.get_running_loop()
-            self._ahead_timer = loop.call_later(_AHEAD_PATIENCE, self._watch_ahead)
-
     # One job
 
     async def _run(self, run: Run) -> None:
@@ -356,8 +232,7 @@ class JobWorker:
         if not run.settled:
             # The engine's failure, not the job's, which is an outcome: the lease ends, and the job runs again.
             self._parts.leases.drop([run.claim])
-        self._moved = time.monotonic()
-        self._run_time += (self._moved - began - self._run_time) * _SMOOTHING
+        self._intake.ended(time.monotonic() - began)
         self._slots.ended(run)
         self._changed.set()
         if self._look_on_change:
@@ -375,8 +250,7 @@ class JobWorker:
     async def _end(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for running jobs, give back the rest, record everything, then stop the helpers."""
         try:
-            self._give_back(self._slots.take_back())
-            await self._give_back_last_claim()
+            await self._intake.give_back_last()
             await self._until_idle_within(0.0 if self._hurried else self._grace)
             self._slots.cancel_all(Cancel.RELEASE)
             self._hurried = False
@@ -387,20 +261,10 @@ class JobWorker:
                 )
             await self._parts.finisher.aclose(_RECORD_GRACE)
         finally:
-            if self._ahead_timer is not None:
-                self._ahead_timer.cancel()
             for helper in helpers:
                 helper.cancel()
             await asyncio.wait(helpers)
             await self._parts.leases.aclose()
-
-    async def _give_back_last_claim(self) -> None:
-        if self._claiming is None:
-            return
-        try:
-            self._give_back((await self._claiming).claims)
-        except Exception as error:  # noqa: BLE001 - the end goes on
-            logger.debug("the last claim call failed (%s)", type(error).__name__)
 
     async def _until_idle_within(self, seconds: float) -> None:
         try:

@@ -376,7 +376,8 @@ async def test_abort_before_and_during_the_run(make: Callable[..., ArqWorker], p
         assert await current.abort(timeout=5, poll_delay=0.02)
         assert await deferred.abort(timeout=5, poll_delay=0.02)
         assert worker.jobs_failed == 2
-    assert cleaned == [True]
+    # arq's client makes a deferred job due before it asks for its abort: it may have started in between.
+    assert cleaned in ([True], [True, True])
     assert await pool.zcard("arq:abort") == 0
 
 

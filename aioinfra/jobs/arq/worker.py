@@ -33,13 +33,14 @@ from aioinfra.jobs.job import Claim, Outcome, Released, Retried, Run, Succeeded
 from aioinfra.jobs.joblog import ServiceLog
 from aioinfra.jobs.lease import LeaseKeeper
 from aioinfra.jobs.observer import guarded
+from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.payload import JsonCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
 from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.wake import Wake
-from aioinfra.jobs.worker import JobWorker, WorkerOptions, WorkerParts
+from aioinfra.jobs.worker import JobWorker, WorkerOptions
 
 logger = logging.getLogger("arq.worker")
 
