@@ -83,7 +83,7 @@ async def _holds(redis: RedisClient, command: str, key: str, answer: Any) -> boo
 async def test_a_finish_waits_for_its_server_and_is_recorded_once(
     own_server: OwnServerFactory, queue: str
 ) -> None:
-    server = own_server()
+    server = own_server(*EVERY_WRITE)
     seen = Recorder()
     go_on = asyncio.Event()
 
