@@ -44,7 +44,7 @@ class LeaseOptions:
     stall_limit: float = 60.0
 
     def __post_init__(self) -> None:
-        for name, least in (("duration", 0.5), ("stall_limit", 2.0)):
+        for name, least in (("duration", 0.5), ("stall_limit", 1.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 86_400:
                 raise InvalidArgument(name, f"must be {least:g} to 86,400 seconds")

@@ -528,7 +528,7 @@ async def test_nothing_is_left_behind_after_many_jobs(redis_url: str, client: Jo
         (lambda: WorkerOptions(grace=-1), "grace"),
         (lambda: WorkerOptions(grace=float("nan")), "grace"),
         (lambda: LeaseOptions(duration=0.1), "duration"),
-        (lambda: LeaseOptions(stall_limit=1), "stall_limit"),
+        (lambda: LeaseOptions(stall_limit=0.5), "stall_limit"),
         (lambda: RunOptions(max_stalls=-1), "max_stalls"),
         (lambda: RunOptions(unknown_task_grace=float("inf")), "unknown_task_grace"),
     ],
