@@ -372,7 +372,11 @@ class Service:
         return weights
 
     async def _record_progress(self, job_id: str, progress: Progress) -> None:
-        await self._opened().job_store.set_progress(job_id, msgspec.json.encode(progress))
+        """Best effort: a server that is away for a moment must not fail a job that is well."""
+        try:
+            await self._opened().job_store.set_progress(job_id, msgspec.json.encode(progress))
+        except StoreError as error:
+            logger.warning("progress of a job was not recorded (%s)", type(error).__name__)
 
 
 async def _ping(client: RedisClient) -> dict[str, Any]:

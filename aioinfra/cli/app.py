@@ -12,7 +12,7 @@ app = typer.Typer(
     name="aioinfra",
     help="Cache, jobs, metrics and logs for asyncio services.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # locals may hold secrets
+    pretty_exceptions_enable=False,  # a plain traceback: it can be parsed, and shows no locals
 )
 app.command()(demo)
 app.command()(worker)

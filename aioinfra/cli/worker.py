@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,7 @@ def worker(
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C: claims stop, running jobs get their grace, the rest is given back."""
     from aioinfra.cli.target import load_target
-    from aioinfra.errors import AioinfraError
+    from aioinfra.errors import AioinfraError, InvalidArgument
     from aioinfra.service import Service, WorkerSetup
 
     try:
@@ -44,6 +45,10 @@ def worker(
             setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst)
             asyncio.run(_run_service(found, setup, metrics_port))
         else:
+            if queues is not None or metrics_port is not None:
+                raise InvalidArgument(
+                    "--queues, --metrics-port", "are for services; arq settings name one queue"
+                )
             asyncio.run(_run_arq(found, lease=lease, burst=burst))
     except AioinfraError as error:
         typer.echo(f"aioinfra worker: {error}", err=True)
@@ -63,8 +68,12 @@ async def _run_service(service: Service, setup: WorkerSetup, metrics_port: int |
 async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
     from aioinfra.jobs.arq import EngineOptions, worker_from_settings
     from aioinfra.jobs.lease import LeaseOptions
+    from aioinfra.logs.setup import current_logging, setup_logging
 
     overrides = {"burst": True} if burst else {}
+    if current_logging() is None:
+        setup_logging()
+    logging.captureWarnings(True)  # the one about pickle is a line like others
     arq_worker = worker_from_settings(settings, engine=EngineOptions(lease=LeaseOptions(lease)), **overrides)
     try:
         await arq_worker.async_run()

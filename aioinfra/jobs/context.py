@@ -50,6 +50,8 @@ class JobContext:
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the job is; readable through `JobHandle.progress`. One round trip.
 
+        Best effort: while the server does not answer, progress is dropped and the job goes on.
+
         From a sync task's thread: ``anyio.from_thread.run(context.progress, 3, 10)``.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -32,7 +32,7 @@ class DeadLetter:
     attempt: int
     stalls: int
     died_at: float
-    payload: bytes
+    payload: bytes = field(repr=False)  # a user's data
 
 
 class _Record(msgspec.Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from aioinfra.jobs.job import Failed, Outcome, Retried, Run
+from aioinfra.jobs.job import Failed, Outcome, Released, Retried, Run
 from aioinfra.jobs.records import error_record, printable
 from aioinfra.jobs.settle import outcome_name
 
@@ -29,6 +29,8 @@ class ServiceLog:
         elif isinstance(outcome, Retried) and outcome.error is not None:
             kind = error_record(outcome.error).type
             logger.warning("job will be retried in %.1f s after %s", outcome.delay, kind, extra=_fields(run))
+        elif isinstance(outcome, Released) and seconds is None:
+            logger.debug("job left to other workers", extra=_fields(run))  # every second, and said already
         elif logger.isEnabledFor(logging.INFO):
             logger.info("job %s", outcome_name(outcome), extra=_fields(run, seconds))
 

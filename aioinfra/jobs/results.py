@@ -46,10 +46,17 @@ class ResultReader:
         if timeout == 0:
             data = await self._look(queue, job_id)
             if data is None:
-                raise TimeoutError
+                raise TimeoutError(f"job {job_id} on queue {queue!r} has not ended")
         else:
-            async with asyncio.timeout(timeout):
-                data = await self._wait(queue, job_id, patient=timeout is not None)
+            try:
+                async with asyncio.timeout(timeout):
+                    data = await self._wait(queue, job_id, patient=timeout is not None)
+            except StoreUnavailable:
+                raise  # some of these are TimeoutErrors as well
+            except TimeoutError:
+                raise TimeoutError(
+                    f"job {job_id} on queue {queue!r} has not ended within {timeout} s; does a worker serve it?"
+                ) from None
         return value_of(self._codec.decode_result(data), job_id, returns)
 
     async def _wait(self, queue: str, job_id: str, *, patient: bool) -> bytes:

@@ -27,6 +27,9 @@ from aioinfra.jobs.store import FinishStatus
 
 logger = logging.getLogger("aioinfra.jobs")
 
+_MOST_UNKNOWN = 100
+"""Names of unknown tasks that are said; a queue may hold anything."""
+
 
 class JobExpiredError(JobError):
     """The payload was gone when the job was claimed: it had waited longer than it was kept."""
@@ -98,6 +101,7 @@ class JobRunner:
         self._observer = observer
         self._log = log
         self._options = options
+        self._unknown: set[str] = set()
 
     async def run(self, run: Run) -> Outcome:
         """Run one claim and hand in its finish; returns the outcome that counts."""
@@ -189,9 +193,22 @@ class JobRunner:
         told = self._finisher.submit_and_tell(finish._replace(action=Action.PARK, number=grace))
         run.settled = True
         if await told is FinishStatus.PARKED:
+            self._say_unknown(run)
             outcome = Released()
         self._report(run, outcome, None)
         return outcome
+
+    def _say_unknown(self, run: Run) -> None:
+        """Once a task: its job comes by every second."""
+        name = run.job.function
+        if name in self._unknown or len(self._unknown) >= _MOST_UNKNOWN:
+            return
+        self._unknown.add(name)
+        logger.warning(
+            "no task %r here; is its module included? Its jobs are left to other workers for %.0f s, then buried",
+            printable(name),
+            self._options.unknown_task_grace,
+        )
 
     def _report(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
         self._observer.finished(run.claim.queue, run.job.function, outcome_name(outcome), seconds or 0.0)

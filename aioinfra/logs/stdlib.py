@@ -12,7 +12,8 @@ from aioinfra.logs.levels import LABELS, LevelRules
 from aioinfra.logs.pipeline import EVENT, ORIGIN, Pipeline
 
 # What a record has by itself; formatters of other handlers add the last two. The rest came as `extra`.
-_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+# color_message is uvicorn's message once more, with escape codes.
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class PipelineHandler(logging.Handler):

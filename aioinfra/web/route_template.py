@@ -28,6 +28,8 @@ class RouteTemplates:
         route = scope.get("route")
         path = getattr(effective, "path", None) or getattr(route, "path", None) or scope.get("path_template")
         if path is None:
+            path = _path_of_endpoint(scope)
+        if path is None:
             return UNMATCHED
         if _is_mount(route):  # the mounted application has no routes of its own, or none that fits
             return f"{path}/*"
@@ -45,6 +47,15 @@ class RouteTemplates:
             return below
         self._mount_paths[id(route)] = (route, "")
         return ""
+
+
+def _path_of_endpoint(scope: Mapping[str, Any]) -> str | None:
+    """The path of a plain route inside FastAPI, which leaves only the endpoint in the scope."""
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    routes = getattr(scope.get("app"), "routes", ())
+    return next((str(route.path) for route in routes if getattr(route, "endpoint", None) is endpoint), None)
 
 
 def _is_mount(route: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from aioinfra.metrics.exposition import CONTENT_TYPE, render
 from aioinfra.metrics.registry import MetricsRegistry
@@ -60,7 +60,7 @@ def health_routes(check: Callable[[], Awaitable[Mapping[str, Any]]], prefix: str
     return [Route(f"{prefix}/live", live), Route(f"{prefix}/ready", ready)]
 
 
-def service_routes(service: Service) -> list[Route]:
+def service_routes(service: Service) -> list[BaseRoute]:
     """All operations pages of a service, to put beside an application's own routes."""
 
     async def check() -> Mapping[str, Any]:
