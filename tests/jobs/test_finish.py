@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument, LifecycleError, StoreDenied, StoreFull, StoreUnavailable
 from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.job import Action, Claim, Finish
@@ -71,8 +72,9 @@ async def test_what_ends_together_leaves_together_within_the_bounds(seen: Record
 
 @pytest.mark.parametrize("failure", [StoreUnavailable("x"), StoreFull("OOM"), StoreDenied("NOAUTH")])
 async def test_a_batch_is_repeated_under_its_nonce_until_the_store_has_it(
-    seen: Recorder, failure: Exception, caplog: pytest.LogCaptureFixture
+    seen: Recorder, failure: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("aioinfra.jobs.finish._RETRY", Backoff(base=0.03, jitter=False))
     store = Notes(failure, failure)
     settled: list[str] = []
     ends = finisher(store, seen, settled)
