@@ -67,14 +67,14 @@ def test_wrong_options_are_named(options: dict[str, dict[str, int]], argument: s
 
 @pytest.mark.parametrize("concurrency", [1, 7, 100])
 async def test_under_backlog_1100_starts_follow_the_weights(
-    redis_url: str, client: JobClient, prefix: str, concurrency: int
+    valkey_url: str, valkey_client: JobClient, prefix: str, concurrency: int
 ) -> None:
     seen = Recorder()
     weights = {f"{prefix}{queue}": weight for queue, weight in WEIGHTS.items()}
     for queue in weights:
-        await client.enqueue_many(requests(queue, 700))
+        await valkey_client.enqueue_many(requests(queue, 700))
     options = engine(queues=QueueOptions(weights), observer=seen)
-    async with working(redis_url, idle, options=options, concurrency=concurrency):
+    async with working(valkey_url, idle, options=options, concurrency=concurrency):
         await until(lambda: len(seen.starts) >= 1_100, timeout=20)
         starts = Counter(seen.starts[:1_100])
     for queue, weight in weights.items():
