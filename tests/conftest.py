@@ -213,14 +213,14 @@ def prefix() -> str:
 def own_server() -> Iterator[OwnServerFactory]:
     """Start private servers: ``own_server("--maxmemory", "16mb", kind="valkey", tcp=False)``.
 
-    Append-only file on (everysec), so ``restart()`` finds the data again; the options given come last and
+    Append-only file on, every write synced (everysec may lose acknowledged writes to a SIGKILL under load), so ``restart()`` finds the data again; the options given come last and
     win. ``tcp=True`` listens on 127.0.0.1 as well and ``url`` says so. ``start=False`` leaves it unstarted.
     """
     servers: list[OwnServer] = []
 
     def make(*options: str, kind: str = "valkey", tcp: bool = False, start: bool = True) -> OwnServer:
         binary = {"valkey": valkey_binary, "redis": redis_binary}[kind]()
-        server = OwnServer(binary, "--appendonly", "yes", "--appendfsync", "everysec", *options, tcp=tcp)
+        server = OwnServer(binary, "--appendonly", "yes", "--appendfsync", "always", *options, tcp=tcp)
         servers.append(server)
         if start:
             server.start()
