@@ -213,7 +213,8 @@ def prefix() -> str:
 def own_server() -> Iterator[OwnServerFactory]:
     """Start private servers: ``own_server("--maxmemory", "16mb", kind="valkey", tcp=False)``.
 
-    Append-only file on, every write synced (everysec may lose acknowledged writes to a SIGKILL under load), so ``restart()`` finds the data again; the options given come last and
+    Append-only file on, every write synced (everysec may lose acknowledged ones to a SIGKILL under load), so
+    ``restart()`` finds the data again; the options given come last and
     win. ``tcp=True`` listens on 127.0.0.1 as well and ``url`` says so. ``start=False`` leaves it unstarted.
     """
     servers: list[OwnServer] = []
