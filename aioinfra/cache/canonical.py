@@ -94,6 +94,8 @@ def _base(base: Any) -> Callable[[Any], str]:
 
 
 _WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
+    # Before Enum: members of a flag that have no name of their own would all be called None.
+    (enum.Flag, lambda value: f"{_name(type(value))}({value.value})"),
     (enum.Enum, lambda value: f"{_name(type(value))}.{value.name}"),
     (list, lambda value: f"[{','.join(map(_text, value))}]"),
     (tuple, _tuple),

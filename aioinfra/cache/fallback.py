@@ -210,7 +210,9 @@ class FallbackStore:
             try:
                 await self._primary.ping()
                 await self._settle(outage)
-            except AioinfraError:  # of the store, or its write queue is full
+            except Exception as error:  # noqa: BLE001 - whatever it is, the outage must not outlive the server's
+                if not isinstance(error, AioinfraError):  # not of the store, nor a full write queue
+                    _log.exception("the recovery failed; trying again")
                 attempt += 1
                 await self._clock.sleep(RECONNECT.delay(attempt))
 

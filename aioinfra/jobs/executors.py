@@ -95,7 +95,7 @@ class TaskRunnable:
     async def after(self, run: Run) -> None: ...
 
     async def _in_thread(self, *args: Any, **kwargs: Any) -> Any:
-        call = partial(self.task.function, *args, **kwargs)
+        call = partial(_without_exit, partial(self.task.function, *args, **kwargs))
         # A task of its own holds the thread's place in the limiter: a thread cannot be stopped, so the run keeps
         # its slot until it returns, over its limit or not.
         thread = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
@@ -109,3 +109,15 @@ class TaskRunnable:
         if inspect.isawaitable(value):  # a plain function that wraps an async one
             return await value
         return value
+
+
+class TaskExitError(RuntimeError):
+    """A sync task called `sys.exit`, or raised KeyboardInterrupt: that ends the run, not the worker."""
+
+
+def _without_exit(call: Callable[[], Any]) -> Any:
+    """Run in the thread: asyncio would carry these two out of the event loop, and the worker with them."""
+    try:
+        return call()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise TaskExitError(f"the task raised {type(error).__name__}") from error
