@@ -33,11 +33,15 @@ class EscapedText(str):
 
 
 def format_value(value: float) -> str:
-    """A sample's value."""
+    """A sample's value; what is no number at all is NaN, so that one bad value does not break the page."""
     if type(value) is int:
         return str(value)
-    if value != value:  # NaN is the one value that is not itself
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(value)
+    if number != number:  # NaN is the one value that is not itself
+        return "NaN"
+    if number in (float("inf"), float("-inf")):
+        return "+Inf" if number > 0 else "-Inf"
+    return repr(number)
