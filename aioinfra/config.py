@@ -9,20 +9,34 @@ mistyped variable of ours are listed in `near_misses`, since a foreign name itse
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    Secret,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from aioinfra.errors import ConfigError
+from aioinfra.redact import MASK
 
 URL_SCHEMES: Final = ("redis", "rediss", "unix")
 DEVELOPMENT: Final = frozenset({"development", "dev", "test"})
 LOG_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL"})
+_QUERY: Final = re.compile("[?#]")
+_LOCATION: Final = re.compile(r"rediss?://([\w.-]*|\[[\da-fA-F:.%]+\])(:\d{1,5})?(/\d*)?|unix:///.*")
 _LOCATION_PARTS: Final = ("redis_host", "redis_port", "redis_db", "redis_password", "redis_username")
 
 
@@ -31,9 +45,15 @@ class RedisUrl(Secret[str]):
 
     @property
     def location(self) -> str:
-        """Scheme, host, port and path."""
-        parts = urlsplit(self.get_secret_value())
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """Scheme, host, port and path, as far as the URL is sound: else any part may be of the password."""
+        scheme, _, rest = self.get_secret_value().strip().partition("://")
+        place, *query = _QUERY.split(rest, maxsplit=1)
+        if not place.startswith("/"):
+            place = place.rpartition("@")[2]
+        shown = f"{scheme}://{place}"
+        if "@" in "".join(query) or not _LOCATION.fullmatch(shown):
+            return f"{scheme if scheme in URL_SCHEMES else 'redis'}://{MASK}"
+        return shown
 
     def _display(self) -> str:
         return self.location
@@ -151,6 +171,16 @@ class Settings(BaseSettings):
         secret = f"{user}:{quote(password.get_secret_value(), safe='')}@" if password is not None else ""
         return f"redis://{secret}{host}:{self.redis_port or 6379}/{self.redis_db or 0}"
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hide_inputs(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """`hide_input_in_errors` keeps values out of the error's text, but not out of its ``errors()``."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            hidden = _without_inputs(error)
+        raise hidden
+
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, values: Any) -> Any:
@@ -174,7 +204,8 @@ class Settings(BaseSettings):
             named = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
         except ValueError:
             named = False
-        if not named or parts.scheme not in URL_SCHEMES or not text.isprintable() or " " in text:
+        odd = not text.isprintable() or any(mark in text for mark in " #")
+        if not named or odd or parts.scheme not in URL_SCHEMES:
             raise ValueError("must be redis://host:port/db, rediss://host:port/db or unix:///path?db=0")
         return RedisUrl(text)
 
@@ -281,6 +312,22 @@ def _names_in(env_file: str | Path | None) -> tuple[str, ...]:
 def _is_service_link(name: str, value: str) -> bool:
     """Kubernetes sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod beside a service named redis."""
     return name.upper().endswith("_PORT") and value.startswith("tcp://")
+
+
+def _without_inputs(error: ValidationError) -> ValidationError:
+    """The same error with the same messages, and with none of the values in it."""
+    return ValidationError.from_exception_data(
+        error.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(detail["type"], "{text}", {"text": detail["msg"]}),
+                loc=detail["loc"],
+                input=MASK,
+            )
+            for detail in error.errors(include_url=False, include_context=False, include_input=False)
+        ],
+        hide_input=True,
+    )
 
 
 def _describe(location: tuple[int | str, ...], message: str) -> str:

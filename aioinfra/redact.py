@@ -61,7 +61,9 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _KEY_CHARACTERS: Final = 256
 
 # Every pattern is linear in the text: no unbounded run can be entered from more than one place.
-_USERINFO = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+_URLS = re.compile(r"://[^\s\"'<>]*")
+_PORT = re.compile(r"(\d{1,5}|port|\{\w*\})?[).,;:\]}]*", re.IGNORECASE)
+_USER = re.compile(r"[\w.+-]*")
 _KEY = re.compile(r"""(?<![\w.-])([A-Za-z][\w.-]{0,63})["']?\s{0,3}[=:]\s{0,3}""")
 _VALUE = re.compile(r"""\"[^"]{0,256}"|'[^']{0,256}'|[^\s,;&"'(){}\[\]]+""")
 _AUTH_SCHEME = re.compile(r"\b(bearer|basic)\s{1,3}[\w.~+/=-]{6,}", re.IGNORECASE)
@@ -207,31 +209,61 @@ class _Policy:
 
     def text(self, text: str) -> str:
         """A suspect text: bounded and scanned."""
-        text = self.cut(text)
+        if len(text) > self.options.max_text:
+            text = f"{_mask_cut_url(text[: self.options.max_text])}… ({len(text)} characters)"
+        elif type(text) is not str:
+            text = str.__str__(text)
         if "://" in text:
-            text = _USERINFO.sub(f"{MASK}@", text)
+            text = _URLS.sub(self._urls, text)
         text = _AUTH_SCHEME.sub(lambda found: f"{found[1]} {MASK}", text)
         return _CARD.sub(_mask_card, self._assignments(text))
 
     def url(self, url: str) -> str:
-        """A URL without its secrets.
-
-        For other schemes than http everything up to the last ``@`` is taken for credentials: a password
-        with an unescaped slash is no valid URL, and must not leak for that.
-        """
+        """A URL without its secrets."""
         scheme, mark, rest = url.partition("://")
-        if not mark or not ("@" in rest or "=" in rest):
+        if not mark:
+            login, at, place = url.rpartition("@")
+            return f"{_mask_login(login)}{place}" if at else url
+        if scheme.lower() not in _HTTP:
+            return f"{scheme}://{self._server(rest)}"
+        if "@" not in rest and "=" not in rest:
             return url
         place, query = _cut_before(rest, "?#")
-        authority, path = _cut_before(place, "/") if scheme.lower() in _HTTP else (place, "")
-        userinfo, at, host = authority.rpartition("@")
-        if at:
-            user, colon, _ = userinfo.partition(":")
-            authority = f"{user}:{MASK}@{host}" if colon else f"{MASK}@{host}"
+        authority, path = _cut_before(place, "/")
+        login, at, host = authority.rpartition("@")
         asked, hash_mark, fragment = query.partition("#")
         return (
-            f"{scheme}://{authority}{path}{self._assignments(asked)}{hash_mark}{self._assignments(fragment)}"
+            f"{scheme}://{_mask_login(login) if at else ''}{host}{path}"
+            f"{self._assignments(asked)}{hash_mark}{self._assignments(fragment)}"
         )
+
+    def _server(self, rest: str) -> str:
+        """What follows ``://`` in the URL of a server, of which a password is the usual part.
+
+        Everything up to the last ``@`` is taken for credentials, what is no number for no port, and no fragment is
+        shown: a password with an unescaped slash makes no valid URL, and must not leak for that.
+        """
+        login, at, place = rest.rpartition("@")
+        place, hash_mark, fragment = place.partition("#")
+        authority, path = _cut_before(place, "/?")
+        host, colon, port = authority.rpartition(":")
+        if colon and not authority.endswith("]") and not _PORT.fullmatch(port):
+            authority, path = f"{host}:{MASK}", ""
+        hidden = f"{hash_mark}{MASK}" if fragment else hash_mark
+        return f"{_mask_login(login) if at else ''}{authority}{self._assignments(path)}{hidden}"
+
+    def _urls(self, found: re.Match[str]) -> str:
+        """A run of text from the first ``://`` on, which may hold several URLs, without their credentials."""
+        before, *parts = found[0].split("://")
+        scheme = found.string[max(0, found.start() - len("https")) : found.start()]
+        for index, part in enumerate(parts):
+            if not scheme.lower().endswith(tuple(_HTTP)):
+                _, at, place = "://".join(parts[index:]).rpartition("@")
+                return "://".join([before, *parts[:index], (f"{MASK}@" if at else "") + self._server(place)])
+            authority, path = _cut_before(part, "/?#")
+            parts[index] = f"{MASK}@{authority.rpartition('@')[2]}{path}" if "@" in authority else part
+            scheme = part
+        return "://".join([before, *parts])
 
     def _assignments(self, text: str) -> str:
         """``key=value`` and ``key: value`` with the values of secret keys masked.
@@ -401,6 +433,19 @@ def _cut_before(text: str, marks: str) -> tuple[str, str]:
     """``text`` split before the first of ``marks``."""
     at = min((found for mark in marks if (found := text.find(mark)) >= 0), default=len(text))
     return text[:at], text[at:]
+
+
+def _mask_login(login: str) -> str:
+    """``user:[redacted]@`` where it is plain what the user's name is."""
+    user, colon, _ = login.partition(":")
+    return f"{user}:{MASK}@" if colon and _USER.fullmatch(user) else f"{MASK}@"
+
+
+def _mask_cut_url(text: str) -> str:
+    """A text that was cut, without a URL at its end: what tells a login from a host may have been cut away."""
+    tail = text.rsplit(None, 1)[-1] if text else ""
+    at = tail.find("://")
+    return text if at < 0 else f"{text[: len(text) - len(tail) + at]}://{MASK}"
 
 
 def _mask_card(found: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from aioinfra.config import VARIABLES, RedisUrl, Settings, near_misses
 from aioinfra.errors import ConfigError
@@ -220,6 +221,53 @@ def test_secrets_are_hidden_in_every_view_of_the_settings(monkeypatch: pytest.Mo
     views = (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump()))
     assert SECRET not in "".join((*views, repr(found), *settings.notices))
     assert "redis://host:1/0" in repr(settings)
+
+
+UNSOUND_URLS = [
+    f"redis://:a/{SECRET}@host:1/0",
+    f"redis://user:a?{SECRET}@host/0",
+    f"redis://user:a#{SECRET}@host/0",
+    f"redis://user:1?{SECRET}@host/0",
+    f"redis://host:1/0#{SECRET}",
+    f"redis://host:{SECRET}/0",
+    f"redis://host/{SECRET}",
+    f"redis://[{SECRET}/0",
+    f"redis://user%3A{SECRET}%40host/0",
+    f"unix://:a/{SECRET}@/run/redis.sock",
+    f"{SECRET}@host",
+]
+
+
+@pytest.mark.parametrize("url", UNSOUND_URLS)
+def test_no_view_of_an_unsound_url_shows_its_password(url: str) -> None:
+    wrapped = RedisUrl(url)
+    shown = repr(wrapped) + str(wrapped) + wrapped.location
+    try:
+        shown += repr(Settings(redis_url=wrapped))
+    except ValidationError as error:
+        shown += str(error) + repr(error.errors()) + repr(error.__context__) + repr(error.__cause__)
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("redis://user:pw@my_host:7000/3?client_name=a", "redis://my_host:7000/3"),
+        ("redis://user:a@b@[::1]/0", "redis://[::1]/0"),
+        ("unix:///run/a@b.sock?db=2", "unix:///run/a@b.sock"),
+    ],
+)
+def test_the_location_of_a_sound_url_stays_readable(url: str, location: str) -> None:
+    assert RedisUrl(url).location == location
+
+
+@pytest.mark.parametrize("name", [*BAD_VALUES, "UNKNOWN"])
+def test_settings_written_in_code_are_refused_without_their_values(name: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(**{name.lower(): BAD_VALUES.get(name, SECRET)})  # type: ignore[arg-type]  # wrong on purpose
+    details = refused.value.errors()
+    assert [detail["loc"] for detail in details] == [(name.lower(),)]
+    assert SECRET not in everything_shown(refused.value) + repr(details) + refused.value.json()
 
 
 def test_the_celery_broker_is_read_with_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,16 @@ def test_objects_become_plain_and_never_raise() -> None:
             "https://h/cb?token=[redacted]&x=1#access_token=[redacted]",
         ),
         ("unix:///run/redis.sock?db=0&password=pw", "unix:///run/redis.sock?db=0&password=[redacted]"),
+        ("redis://:a/pw@host:1/0", "redis://:[redacted]@host:1/0"),
+        ("redis://user:a?pw@host/0", "redis://user:[redacted]@host/0"),
+        ("redis://user:a#pw@host/0", "redis://user:[redacted]@host/0"),
+        ("redis://host:1/0#pw", "redis://host:1/0#[redacted]"),
+        ("redis://host:pw/0", "redis://host:[redacted]"),
+        ("redis://:a/pw", "redis://:[redacted]"),
+        ("redis://[::1]/0", "redis://[::1]/0"),
+        ("redis://host:port/db", "redis://host:port/db"),
+        ("user:pw@host", "user:[redacted]@host"),
+        ("https://h/a/@b#part", "https://h/a/@b#part"),
         ("no url at all", "no url at all"),
         ("http://[::1", "http://[::1"),
     ],
@@ -222,6 +232,11 @@ def test_urls(url: str, safe: str) -> None:
         ("Authorization: Bearer abc.def-123", "abc.def-123"),
         ("sent Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
         ("cannot connect to redis://:hunter2@host", "hunter2"),
+        ("cannot connect to redis://:a/hunter2@host", "hunter2"),
+        ("cannot connect to <redis://:a#hunter2@host>", "hunter2"),
+        ("neither https://h/a nor x-redis://u:a?hunter2@h", "hunter2"),
+        ("https://h/?to=redis://u:a/hunter2@h", "hunter2"),
+        ("HTTP://u:hunter2@h/", "hunter2"),
         ("login(password='a b c')", "a b c"),
         ('{"api_key": "k-123"}', "k-123"),
         ("GET https://host/x?a=1&api_key=k-123&page=2", "k-123"),
@@ -236,8 +251,21 @@ def test_value_scanners_on_request(text: str, gone: str) -> None:
     assert REDACTOR.mapping({"note": text})["note"] == text, "off by default"
 
 
+def test_a_login_that_is_cut_off_before_its_end_is_not_shown() -> None:
+    text = f"{'x' * 16_350} redis://user:{SECRET}{'y' * 100}@host"
+    assert "hunter" not in REDACTOR.text(text)
+
+
 @pytest.mark.parametrize(
-    "text", ["at 1700000000000", "id 4111111111111112", "tokens_used=5", "a: b", "mail me@x.org"]
+    "text",
+    [
+        "at 1700000000000",
+        "id 4111111111111112",
+        "tokens_used=5",
+        "a: b",
+        "mail me@x.org",
+        "see redis://h:6379, then https://h/@b (http://c).",
+    ],
 )
 def test_scanners_leave_the_rest(text: str) -> None:
     assert SCANNING.mapping({"note": text})["note"] == text
@@ -251,6 +279,9 @@ def test_scanners_leave_the_rest(text: str) -> None:
         '="' * 8_000,
         'password="' * 1_600,
         "://" * 5_000 + "@",
+        "redis://" * 2_000 + "@",
+        "https://" * 2_000 + "@",
+        "redis://:" * 1_800,
         "4" * 16_000,
         "a.b-" * 4_000,
     ],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
 from redis.asyncio import connection as redis_connection
@@ -21,6 +22,7 @@ _TLS_ARGUMENTS: Final = frozenset(
 )
 _ARGUMENTS: Final = frozenset({"db", "username", "password", "client_name"})
 _CERT_REQS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_NO_HOST: Final = re.compile(r"[^\w.:%-]")
 _FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
 
 
@@ -117,15 +119,7 @@ def parse_address(url: str) -> Address:
     Raises:
         InvalidArgument: the URL does not name a server. The message never repeats the URL.
     """
-    if not isinstance(url, str):
-        raise InvalidArgument("url", "must be a string")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise InvalidArgument("url", "is not a URL with a port from 0 to 65535") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise InvalidArgument("url", "must start with redis://, rediss:// or unix://")
+    parts, port = _split(url)
     query = _query(parts.query, allow_tls=parts.scheme == "rediss")
     username = unquote(parts.username) if parts.username else query.get("username")
     password = unquote(parts.password) if parts.password else query.get("password")
@@ -135,16 +129,47 @@ def parse_address(url: str) -> Address:
         "client_name": query.get("client_name"),
     }
     if parts.scheme == "unix":
-        if not parts.path:
-            raise InvalidArgument("url", "unix:// needs the path of a socket")
+        if not parts.path or (parts.netloc and not parts.netloc.endswith("@")):
+            raise InvalidArgument("url", "unix:// needs the path of a socket, after nothing but a login")
         return Address(path=unquote(parts.path), db=_database(query.get("db", "0")), **shared)
     return Address(
-        host=unquote(parts.hostname) if parts.hostname else "localhost",
+        host=_host(parts),
         port=6379 if port is None else port,
         db=_database(query.get("db") or unquote(parts.path).strip("/") or "0"),
         tls=_tls(query) if parts.scheme == "rediss" else None,
         **shared,
     )
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    """The URL's parts and its port. Where the URL is malformed, nobody can say which part is the password."""
+    if not isinstance(url, str):
+        raise InvalidArgument("url", "must be a string")
+    if not url.isprintable():
+        raise InvalidArgument("url", "must hold no control characters")
+    if "#" in url:
+        raise InvalidArgument("url", "has a '#': in a password it is written %23")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts = None
+    if parts is None:  # outside of the handler: the ValueError in __context__ would quote the URL
+        raise InvalidArgument(
+            "url",
+            "is not a URL with a port from 0 to 65535; in a password '/', '?', '@' are written %2F, %3F, %40",
+        )
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise InvalidArgument("url", "must start with redis://, rediss:// or unix://")
+    return parts, port
+
+
+def _host(parts: SplitResult) -> str:
+    host = unquote(parts.hostname or "localhost")
+    # The host is shown in logs: what is no host's name may be a login that was escaped once too often.
+    if _NO_HOST.search(host) or (":" in host and "[" not in parts.netloc.rpartition("@")[2]):
+        raise InvalidArgument("url", "has characters in its host name that no host has")
+    return host
 
 
 def _query(text: str, *, allow_tls: bool) -> dict[str, str]:
