@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import msgspec
 
 from aioinfra.jobs.job import ErrorRecord, Failed, Outcome
+from aioinfra.redact import DEFAULT_REDACTOR
 
 _MESSAGE_LIMIT = 8_192
+_NAME_LIMIT = 512
 _FRAME_LIMIT = 64
 _MACHINERY = tuple(f"{Path(file).parent}/" for file in (__file__, anyio.__file__, asyncio.__file__))
 """Where the frames lie that lead from the engine to the user's code."""
@@ -28,36 +32,58 @@ def printable(text: str) -> str:
 
 
 def error_record(error: BaseException) -> ErrorRecord:
-    """An exception as data. Never raises, also when the exception's own ``__str__`` does.
+    """An exception as data: bounded and without secrets. Never raises, whatever the exception's class overrides.
 
     The frames begin at the user's code. An error that was raised on its behalf, such as the hard limit's, shows
     the frames of its cause.
     """
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    frames = _frames(error.__traceback__)
-    if not frames and error.__cause__ is not None:
-        frames = _frames(error.__cause__.__traceback__)
-    return ErrorRecord(name, printable(message_of(error)[:_MESSAGE_LIMIT]), frames)
+    frames = _frames(_traceback_of(error))
+    if not frames:
+        cause = _cause_of(error)
+        frames = () if cause is None else _frames(_traceback_of(cause))
+    return ErrorRecord(_type_name(type(error)), message_of(error)[:_MESSAGE_LIMIT], frames)
 
 
 def message_of(error: BaseException) -> str:
-    """The exception's text. Never raises."""
+    """The exception's text, bounded and without secrets. Never raises."""
     try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 - the exception is a user's; its __str__ may raise anything
-        return f"<its text raised {type(broken).__name__}>"
+        # A subclass of str may override what is done to it below.
+        text = str.__str__(str(error))
+    except BaseException as broken:  # noqa: BLE001 - a user's __str__ may raise anything, a GeneratorExit included
+        return f"<its text raised {_type_name(type(broken))}>"
+    return printable(DEFAULT_REDACTOR.text(text))
+
+
+# The slots of BaseException itself: a subclass may hide them behind properties that raise.
+_traceback_of: Final[Callable[[BaseException], TracebackType | None]] = vars(BaseException)[
+    "__traceback__"
+].__get__
+_cause_of: Final[Callable[[BaseException], BaseException | None]] = vars(BaseException)["__cause__"].__get__
+
+
+def _type_name(kind: type[BaseException]) -> str:
+    try:
+        name, module = str.__str__(kind.__qualname__), str.__str__(kind.__module__)
+    except Exception:  # noqa: BLE001 - a metaclass may answer anything, and __module__ need be no text
+        name, module = type.__dict__["__name__"].__get__(kind), "builtins"
+    return printable((name if module == "builtins" else f"{module}.{name}")[:_NAME_LIMIT])
 
 
 def _frames(step: TracebackType | None) -> tuple[tuple[str, int, str], ...]:
     while step is not None and step.tb_frame.f_code.co_filename.startswith(_MACHINERY):
         step = step.tb_next
-    frames = []
+    last: deque[TracebackType] = deque(maxlen=_FRAME_LIMIT)
     while step is not None:
-        code = step.tb_frame.f_code
-        frames.append((printable(code.co_filename), step.tb_lineno, printable(code.co_name)))
+        last.append(step)
         step = step.tb_next
-    return tuple(frames[-_FRAME_LIMIT:])
+    return tuple(
+        (_short(step.tb_frame.f_code.co_filename), step.tb_lineno, _short(step.tb_frame.f_code.co_name))
+        for step in last
+    )
+
+
+def _short(text: str) -> str:
+    return printable(text[-_NAME_LIMIT:])
 
 
 def error_of(outcome: Outcome) -> ErrorRecord:
