@@ -6,16 +6,20 @@ import asyncio
 import math
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 from aioinfra import context as correlation
 from aioinfra.backoff import Backoff
 from aioinfra.connection.batch import Batcher, BatchLimits
 from aioinfra.errors import (
+    DeadlineExceeded,
     EnqueueUncertain,
     InvalidArgument,
+    Overloaded,
     StoreDenied,
     StoreError,
     StoreFull,
@@ -34,6 +38,7 @@ PRIORITY_STEP_MS = 10_000_000_000
 
 _RECONNECT = Backoff(tries=1_000, base=0.02, cap=0.25)
 _BULK = 10_000
+_DUE_SLACK = 0.005  # seconds; the batcher tells callers up to 1 ms early
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class ClientOptions:
 
     Attributes:
         default_queue: for requests that name none.
-        timeout: seconds within which an enqueue is stored or raises, its repeats included.
+        timeout: seconds from the call within which an enqueue is stored or raises, its wait behind other
+            enqueues and its repeats included.
         batch: bounds of one enqueue script call, and of what may wait behind it.
     """
 
@@ -85,12 +91,21 @@ class Enqueuer:
         self._options = options
         self._observer = observer
         self._channel = channel
-        self._batcher: Batcher[StoredRequest, bool] = Batcher(self._send, options.batch, size_of=_size_of)
+        # The batcher ends each request at its own time, in flight or waiting; `_send` keeps to it too.
+        self._batcher: Batcher[_Pending, bool] = Batcher(
+            self._send, options.batch, size_of=_size_of, deadline=options.timeout
+        )
+        self._last_sent = -math.inf
+        self._room: asyncio.Future[None] | None = None
 
     async def one(self, request: JobRequest[Any]) -> tuple[StoredRequest, bool]:
         """Store a job; answers it with whether it is new. Raises as `JobClient.enqueue`."""
         stored = self._encode(request, self._headers())
-        created = await self._batcher.submit(stored)
+        pending = (time.monotonic() + self._options.timeout, stored)
+        try:
+            created = await self._batcher.submit(pending)
+        except DeadlineExceeded as error:
+            raise self._when_due(pending, error) from None
         if created:
             self._observer.enqueued(stored.queue, request.task)
         return stored, created
@@ -100,16 +115,48 @@ class Enqueuer:
         headers = self._headers()
         stored = [self._encode(request, headers) for request in requests]
         created: list[bool] = []
-        # Piecewise, so that a large bulk leaves room behind the batch in flight.
-        bulk = min(_BULK, self._options.batch.max_waiting)
-        for at in range(0, len(stored), bulk):
-            part = [self._batcher.submit(entry) for entry in stored[at : at + bulk]]
-            answers = await asyncio.gather(*part, return_exceptions=True)
-            created += _without_errors(answers)
+        while len(created) < len(stored):
+            created += await self._part(stored, len(created))
         for request, entry, new in zip(requests, stored, created, strict=True):
             if new:
                 self._observer.enqueued(entry.queue, request.task)
         return list(zip(stored, created, strict=True))
+
+    async def _part(self, stored: Sequence[StoredRequest], first: int) -> list[bool]:
+        """Store as many requests from ``first`` on as there is room for; which of them are new."""
+        try:
+            count = await self._some_room()
+        except Overloaded as error:
+            raise Overloaded(f"{error}; {first} of {len(stored)} jobs are stored") from None
+        due = time.monotonic() + self._options.timeout
+        pending = [(due, entry) for entry in stored[first : first + count]]
+        futures = [self._batcher.submit(each) for each in pending]
+        answers: list[bool | BaseException] = [
+            self._when_due(each, answer) if isinstance(answer, DeadlineExceeded) else answer
+            for each, answer in zip(
+                pending, await asyncio.gather(*futures, return_exceptions=True), strict=True
+            )
+        ]
+        return _without_errors(answers, first, len(stored))
+
+    async def _some_room(self) -> int:
+        """How many requests a bulk may hand in now, waiting for room when there is none.
+
+        A bulk takes half of the room at most, so that single enqueues find some.
+
+        Raises:
+            Overloaded: there was none for ``timeout`` seconds.
+        """
+        most = max(1, self._options.batch.max_waiting // 2)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                while (room := most - len(self._batcher)) < 1:
+                    if self._room is None:
+                        self._room = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._room)
+        except TimeoutError:
+            raise Overloaded(f"{len(self._batcher)} enqueues wait behind the batch in flight") from None
+        return min(_BULK, room)
 
     async def aclose(self) -> None:
         """Wait for the enqueues under way; then refuse."""
@@ -144,24 +191,55 @@ class Enqueuer:
             queue, job_id, request.job_id is not None, due, late - ahead, lives, nonce, payload
         )
 
-    async def _send(self, requests: list[StoredRequest]) -> Sequence[bool | BaseException]:
+    def _when_due(self, pending: _Pending, error: DeadlineExceeded) -> BaseException:
+        """What a caller is told whose time is over, from what may have been sent since the caller came."""
+        due, stored = pending
+        if error.sent and self._last_sent >= due - self._options.timeout:
+            return EnqueueUncertain([stored.job_id], str(error))
+        return DeadlineExceeded(str(error), sent=False)
+
+    async def _send(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
         """Store a batch, repeating while that is safe and there is time."""
-        ends = time.monotonic() + self._options.timeout
+        try:
+            return await self._sent(batch)
+        finally:
+            room, self._room = self._room, None
+            if room is not None:
+                room.set_result(None)
+
+    async def _sent(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
+        ends = batch[-1][0]
+        requests = [stored for _, stored in batch]
         unknown = False
+        failure = StoreUnavailable("its time was over before it could be sent", sent=False)
         attempt = 0
         while True:
             attempt += 1
-            left = max(0.001, ends - time.monotonic())
+            # Whoever was told that its job is not stored must not find it stored: what is due is not sent (again).
+            now = time.monotonic()
+            late = _count_due(batch, now + _DUE_SLACK) if batch[0][0] <= now + _DUE_SLACK else 0
+            if late == len(batch):
+                return _failures(requests, failure, unknown)
+            before, self._last_sent = self._last_sent, math.inf
             try:
-                added = await self._store.add(requests, repeated=unknown, deadline=left)
+                added = await self._store.add(requests[late:], repeated=unknown, deadline=ends - now)
             except StoreUnavailable as error:
                 failure, unknown = error, unknown or error.sent
+                self._last_sent = time.monotonic() if error.sent else before
             except StoreError as error:
                 # The server's answer to this attempt; an earlier one may have been stored all the same.
+                self._last_sent = time.monotonic()
                 self._observer.store_error("enqueue")
                 return _failures(requests, error, unknown or not isinstance(error, _REFUSALS))
+            except BaseException:
+                self._last_sent = time.monotonic()
+                raise
             else:
-                return [_answer(request, what) for request, what in zip(requests, added, strict=True)]
+                self._last_sent = time.monotonic()
+                answers = [
+                    _answer(request, what) for request, what in zip(requests[late:], added, strict=True)
+                ]
+                return [*_failures(requests[:late], failure, unknown), *answers] if late else answers
             self._observer.store_error("enqueue")
             pause = _RECONNECT.delay(attempt)
             if time.monotonic() + pause >= ends:
@@ -169,12 +247,21 @@ class Enqueuer:
             await asyncio.sleep(pause)
 
 
+_Pending = tuple[float, StoredRequest]
+"""A request and its due time: the monotonic time at which its caller is told, stored or not."""
+
+
 _REFUSALS = (StoreFull, StoreDenied, WrongType)
 """Errors that the script meets before its first write."""
 
 
-def _size_of(request: StoredRequest) -> int:
-    return len(request.payload) + 128
+def _size_of(pending: _Pending) -> int:
+    return len(pending[1].payload) + 128
+
+
+def _count_due(batch: Sequence[_Pending], now: float) -> int:
+    """How many requests at the head of a batch are due; the oldest come first."""
+    return bisect_right(batch, now, key=itemgetter(0))
 
 
 def _answer(request: StoredRequest, added: Added) -> bool | BaseException:
@@ -197,12 +284,23 @@ def _failures(
     return [type(failure)(*failure.args) for _ in requests]
 
 
-def _without_errors(answers: Sequence[bool | BaseException]) -> list[bool]:
-    """The answers of a bulk enqueue; raises what its caller must know most, uncertain jobs before refused ones."""
-    errors = [answer for answer in answers if isinstance(answer, BaseException)]
-    uncertain = [error for error in errors if isinstance(error, EnqueueUncertain)]
+def _without_errors(answers: Sequence[bool | BaseException], first: int, total: int) -> list[bool]:
+    """The answers to a part of a bulk, which begins at request ``first`` of ``total``.
+
+    Raises what the caller must know most, uncertain jobs before refused ones, with how many jobs are stored.
+    """
+    if not any(isinstance(answer, BaseException) for answer in answers):
+        return [answer is True for answer in answers]
+    stored = first + sum(not isinstance(answer, BaseException) for answer in answers)
+    at = next(at for at, answer in enumerate(answers, first) if isinstance(answer, BaseException))
+    more = f"{stored} of {total} jobs are stored; the first that failed is requests[{at}]"
+    uncertain = [answer for answer in answers if isinstance(answer, EnqueueUncertain)]
     if uncertain:
-        raise EnqueueUncertain([error.job_id for error in uncertain], uncertain[0].reason)
-    if errors:
-        raise errors[0]
-    return [answer is True for answer in answers]
+        raise EnqueueUncertain([error.job_id for error in uncertain], f"{uncertain[0].reason}; {more}")
+    error = answers[at - first]
+    if isinstance(error, StoreUnavailable):
+        raise type(error)(f"{error}; {more}", sent=False) from None
+    if isinstance(error, StoreError):
+        raise type(error)(f"{error}; {more}") from None
+    assert isinstance(error, BaseException)  # noqa: S101 - narrows the type
+    raise error

@@ -4,15 +4,18 @@ faults are in test_outage.py."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
+from aioinfra.connection.batch import DEFAULT_LIMITS, BatchLimits
 from aioinfra.connection.translate import ReplyError
 from aioinfra.errors import (
     DeadlineExceeded,
     EnqueueUncertain,
+    Overloaded,
     StoreDenied,
     StoreError,
     StoreFull,
@@ -45,11 +48,11 @@ class Answers:
         return [answer] * len(requests)
 
 
-def enqueuer(store: Answers) -> Enqueuer:
+def enqueuer(store: Answers, batch: BatchLimits = DEFAULT_LIMITS) -> Enqueuer:
     return Enqueuer(
         cast("JobStore", store),
         JsonCodec(),
-        ClientOptions(timeout=0.3),
+        ClientOptions(timeout=0.3, batch=batch),
         observer=SilentObserver(),
         channel="c",
     )
@@ -134,3 +137,91 @@ async def test_a_cancelled_caller_takes_nobody_along() -> None:
     ends = await asyncio.gather(*callers, return_exceptions=True)
     assert [isinstance(end, asyncio.CancelledError) for end in ends] == [False, True, False]
     await jobs.aclose()
+
+
+class Hung(Answers):
+    """Answers nothing until the caller's own deadline, as a server that hangs."""
+
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
+        self.repeated.append(repeated)
+        await asyncio.sleep(deadline)
+        raise DeadlineExceeded("no answer")
+
+
+async def test_whoever_waits_behind_a_hung_batch_is_told_in_its_own_time() -> None:
+    jobs = enqueuer(Hung(Added.STORED), BatchLimits(max_items=10))
+    started = time.monotonic()
+    calls = [jobs.one(JobRequest[Any]("t", job_id=f"{number}")) for number in range(200)]
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - started < 0.6
+    # What was in flight may be stored; what waited is certainly not.
+    assert [type(end) for end in ends[:10]] == [EnqueueUncertain] * 10
+    assert all(isinstance(end, StoreUnavailable) and not end.sent for end in ends[10:])
+
+
+async def test_a_job_that_is_said_not_to_be_stored_is_not_stored_later() -> None:
+    class Back(Answers):
+        """Refuses for longer than the first caller waits, then stores."""
+
+        stored: ClassVar[list[str]] = []
+
+        async def add(
+            self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float
+        ) -> list[Added]:
+            if time.monotonic() < back:
+                raise REFUSED
+            Back.stored.extend([request.job_id for request in requests])
+            return [Added.STORED] * len(requests)
+
+    jobs = enqueuer(Back(Added.STORED))
+    back = time.monotonic() + 0.4
+    early = asyncio.create_task(jobs.one(JobRequest[Any]("t", job_id="early")))
+    await asyncio.sleep(0.2)
+    late = asyncio.create_task(jobs.one(JobRequest[Any]("t", job_id="late")))
+    with pytest.raises(StoreUnavailable) as caught:
+        await early
+    assert not caught.value.sent
+    assert (await late)[1]
+    assert Back.stored == ["late"]
+
+
+async def test_bulks_that_are_larger_than_the_room_wait_for_it_and_leave_some_to_others() -> None:
+    class Slow(Answers):
+        async def add(
+            self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float
+        ) -> list[Added]:
+            await asyncio.sleep(0.001)
+            return [Added.STORED] * len(requests)
+
+    jobs = enqueuer(Slow(Added.STORED), BatchLimits(max_items=10, max_waiting=20))
+    bulks = [asyncio.create_task(jobs.many([JobRequest[Any]("t")] * 100)) for _ in range(3)]
+    await asyncio.sleep(0.005)
+    singles = [asyncio.create_task(jobs.one(JobRequest[Any]("t"))) for _ in range(5)]
+    assert [len(await bulk) for bulk in bulks] == [100] * 3
+    assert all([(await single)[1] for single in singles])
+
+
+async def test_a_bulk_that_fails_says_how_much_of_it_is_stored() -> None:
+    class Full(Answers):
+        async def add(
+            self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float
+        ) -> list[Added]:
+            self.repeated.append(repeated)
+            if len(self.repeated) > 3:
+                raise StoreFull("OOM")
+            return [Added.STORED] * len(requests)
+
+    jobs = enqueuer(Full(Added.STORED), BatchLimits(max_items=10, max_waiting=20))
+    with pytest.raises(
+        StoreFull, match=r"OOM; 30 of 100 jobs are stored; the first that failed is requests\[30\]"
+    ):
+        await jobs.many([JobRequest[Any]("t")] * 100)
+
+
+async def test_a_bulk_that_finds_no_room_in_time_says_how_much_of_it_is_stored() -> None:
+    jobs = enqueuer(Hung(Added.STORED), BatchLimits(max_items=1, max_waiting=2))
+    single = [asyncio.create_task(jobs.one(JobRequest[Any]("t"))) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises((Overloaded, StoreUnavailable), match="0 of 5 jobs are stored"):
+        await jobs.many([JobRequest[Any]("t")] * 5)
+    await asyncio.gather(*single, return_exceptions=True)
