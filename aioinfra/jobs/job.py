@@ -14,7 +14,7 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -60,6 +60,9 @@ class StoredRequest(NamedTuple):
     nonce: str
     payload: bytes
 
+    def __repr__(self) -> str:  # a payload may hold secrets
+        return f"<StoredRequest {self.job_id} on {self.queue}, {len(self.payload)} bytes>"
+
 
 class Claim(NamedTuple):
     """A job that this worker alone may finish until its lease ends.
@@ -69,11 +72,13 @@ class Claim(NamedTuple):
         job_id: the id; undecodable bytes appear as lone surrogates.
         score: due time in unix milliseconds before the claim, earlier by its priority.
         attempt: 1 for the first try.
-        stalls: how many runs ended without a word (a killed worker); they cost no try.
+        stalls: how many runs ended without a word (a killed worker); they cost no try. The first one is counted
+            although it may only have been about to begin.
         aborted: an abort was requested before the start.
         token: names this claim; a finish with another token is refused.
         payload: the encoded job, or None when it has expired.
         claimed_ms: the server's time of the claim, unix milliseconds.
+        oversized: the payload was too large to be read, and is None.
     """
 
     queue: str
@@ -85,6 +90,7 @@ class Claim(NamedTuple):
     token: str
     payload: bytes | None
     claimed_ms: int
+    oversized: bool = False
 
 
 class ClaimReply(NamedTuple):
@@ -123,6 +129,9 @@ class Job(NamedTuple):
     headers: Mapping[str, str] = NO_HEADERS
     raw: Any = None
 
+    def __repr__(self) -> str:  # arguments may be secrets
+        return f"<Job of {self.function}, {len(self.args)} + {len(self.kwargs)} arguments>"
+
 
 UNREADABLE = Job("", (), {}, 0)
 """Stands in for a job whose payload cannot be read."""
@@ -143,6 +152,7 @@ class Run:
         claim: replaced when the worker claims its own running job anew, after a lease that lapsed.
         job: set when the payload has been read.
         task: the asyncio task that runs it.
+        worker: the asyncio task of the worker that owns it.
         begun: the task has reached its first line, so a cancellation will pass through its handlers.
         cause: why the worker cancelled it, if it did.
         settled: its finish was handed in; the claim may not change any more.
@@ -153,6 +163,7 @@ class Run:
     claim: Claim
     job: Job = UNREADABLE
     task: asyncio.Task[None] | None = None
+    worker: asyncio.Task[Any] | None = None
     begun: bool = False
     cause: Cancel | None = None
     settled: bool = False
@@ -180,7 +191,7 @@ class ErrorRecord:
 class Succeeded:
     """The task returned."""
 
-    value: Any
+    value: Any = field(repr=False)  # may be secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +281,10 @@ class Progress:
 
 
 @dataclass(frozen=True)  # no slots: with them, JobRequest[int](...) fails in typing's bookkeeping
-class JobRequest(Generic[R]):
+class JobRequest(Generic[R_co]):
     """What a producer asks for: a task, its arguments, and where, when and as what it runs.
+
+    Its repr leaves out what may be secret: arguments and headers.
 
     Attributes:
         task: registered name.
@@ -288,13 +301,13 @@ class JobRequest(Generic[R]):
     """
 
     task: str
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     queue: str | None = None
     job_id: str | None = None
     delay: float | None = None
     at: float | None = None
     priority: int = 0
     expires: float | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS, repr=False)
     returns: Any = Any

@@ -32,7 +32,7 @@ _EMPTY_KWARGS = b"{}"
 
 
 class ResultInfo(NamedTuple):
-    """A decoded result.
+    """A decoded result. Its repr leaves the value out: it may be secret.
 
     Attributes:
         success: whether the task returned.
@@ -52,6 +52,13 @@ class ResultInfo(NamedTuple):
     finished_ms: int
     queue: str
     job_id: str
+
+    def __repr__(self) -> str:
+        end = "succeeded" if self.success else "failed"
+        kind = type(self.value).__qualname__
+        return (
+            f"<ResultInfo {self.function} {self.job_id} on {self.queue}: {end}, try {self.attempt}, a {kind}>"
+        )
 
 
 class JobCodec(Protocol):

@@ -55,6 +55,8 @@ async def use(client: JobClient) -> None:
     assert_type(requests, list[JobRequest[int]])
     handles = await client.enqueue_many(requests)
     assert_type(handles, list[JobHandle[int]])
+    mixed = await client.enqueue_many([add.job(1), build.job("x"), in_a_thread.job(3)])
+    assert_type(await mixed[0].result(), object)
 
     await add.delay("1")  # error: arg-type
     await add.delay()  # error: call-arg
