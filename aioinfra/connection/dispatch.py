@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aioinfra.connection.opener import Opener
-from aioinfra.connection.wire import Call, Wire
+from aioinfra.connection.wire import MOST_REPLY_BYTES, Call, Wire
 from aioinfra.errors import DeadlineExceeded, InvalidArgument, PoolExhausted, StoreError, StoreUnavailable
 
 
@@ -26,20 +26,25 @@ class PoolOptions:
 
     Attributes:
         max_connections: at most so many connections at once.
-        socket_timeout: seconds for one reply, the write included; bounds every call by itself.
+        socket_timeout: seconds for one reply, the write included; bounds every call by itself. A large call may
+            take longer by what it has transferred, at 4 MiB/s.
         connect_timeout: seconds to connect and greet.
         acquire_timeout: seconds that a call may wait for a connection.
+        max_reply_bytes: of the replies of one call together; beyond, the call ends with ReplyTooLarge and its
+            connection is closed. The default is the server's own bound of one value.
     """
 
     max_connections: int = 50
     socket_timeout: float = 2.0
     connect_timeout: float = 1.0
     acquire_timeout: float = 1.0
+    max_reply_bytes: int = MOST_REPLY_BYTES
 
     def __post_init__(self) -> None:
-        count: object = self.max_connections
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InvalidArgument("max_connections", "must be a whole number of at least 1")
+        for name in ("max_connections", "max_reply_bytes"):
+            count: object = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InvalidArgument(name, "must be a whole number of at least 1")
         for name in ("socket_timeout", "connect_timeout", "acquire_timeout"):
             check_seconds(name, getattr(self, name))
 
@@ -51,6 +56,8 @@ def check_seconds(name: str, value: object) -> None:
 
 
 DEFAULT_OPTIONS: Final = PoolOptions()
+
+_PAUSE_AFTER_REFUSAL: Final = 0.25  # seconds until the next attempt, while other connections serve the calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,14 @@ class Dispatcher:
         self._queue: deque[Call] = deque()
         self._queue_timer: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None  # until then no attempt, while connections live
+        self._refused = False  # the last attempt failed: the next is a single one, while connections live
         self._quiet: asyncio.Future[None] | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a waiting call waits for other calls, not for a connection to be opened."""
+        return bool(self._wires) and not self._opening
 
     def figures(self) -> PoolFigures:
         size = len(self._wires) + len(self._opening)
@@ -109,6 +123,25 @@ class Dispatcher:
         self._idle.append(wire)
         if self._quiet is not None:
             self._tell_quiet()
+
+    def turned_away(self, wire: Wire, call: Call, error: StoreError) -> None:
+        """The server took no such client: it has read nothing, so the call goes to another connection.
+
+        With none left it fails, and so do those that were turned away before and waited for the others.
+        """
+        self._wires.discard(wire)
+        self._hold()
+        call.refusal, call.sent, call.wire = error, False, None
+        self._queue.appendleft(call)
+        if self._queue_timer is None:
+            self._arm()
+        while not self._wires and self._queue and self._queue[0].refusal is not None:
+            self._queue[0].fail(self._queue.popleft().refusal or error)
+
+    def accepted(self) -> None:
+        """A new connection has got its first answer."""
+        self._refused = False
+        self._grow()
 
     def lost(self, wire: Wire) -> None:
         """The wire is gone."""
@@ -156,6 +189,8 @@ class Dispatcher:
     def _grow(self) -> None:
         """Open connections for the calls that wait, within the limit."""
         room = self._options.max_connections - len(self._wires) - len(self._opening)
+        if self._wires and self._refused:
+            room = 0 if self._pause is not None else min(room, 1 - len(self._opening))
         for _ in range(min(room, len(self._queue) - len(self._opening))):
             task = self.loop.create_task(self._open())
             self._opening.add(task)
@@ -173,15 +208,30 @@ class Dispatcher:
         except StoreError as error:
             self._refuse(error)
             return
+        self._refused = self._refused and not wire.proven
         wire.owner = self
+        wire.most = self._options.max_reply_bytes
         self._wires.add(wire)
         self.free(wire)
 
     def _refuse(self, error: StoreError) -> None:
+        self._hold()
+        if self._wires:  # they serve who waits
+            return
         # The oldest caller learns of this failure; the others have attempts of their own under way.
         call = self._next_call()
         if call is not None:
             call.fail(error)
+
+    def _hold(self) -> None:
+        """An attempt failed: no further one for a while, as long as connections live."""
+        self._refused = True
+        if self._pause is None:
+            self._pause = self.loop.call_later(_PAUSE_AFTER_REFUSAL, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._grow()
 
     # Closing
 
@@ -206,8 +256,9 @@ class Dispatcher:
             self._quiet.set_result(None)
 
     def _drop_all(self) -> None:
-        if self._queue_timer is not None:
-            self._queue_timer.cancel()
+        for timer in (self._queue_timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         while (call := self._next_call()) is not None:
             call.fail(StoreUnavailable("the client was closed", sent=False))
         for task in self._opening:

@@ -153,15 +153,31 @@ class RedisClient:
         dispatcher = self._bound()
         if not commands:
             return []
-        data = b"".join([pack(command) for command in commands])
-        call = Call(data, dispatcher.loop.create_future(), self._options.socket_timeout, len(commands))
         replies: list[Any]
         if deadline is not None:
-            replies = await _within(deadline, call, dispatcher)
+            replies = await _within(deadline, self._pipeline(commands, dispatcher), dispatcher)
         else:
-            dispatcher.submit(call)
-            replies = await call.future
+            replies = await self.begin(commands).future
         return replies
+
+    def begin(self, commands: Sequence[Sequence[Argument]]) -> Call:
+        """A `pipeline` of at least one command whose call can be watched while it is under way.
+
+        Await ``call.future``. Raises as `execute`, what is wrong here and now at once.
+        """
+        dispatcher = self._bound()
+        call = self._pipeline(commands, dispatcher)
+        dispatcher.submit(call)
+        return call
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a call that is not sent yet waits for other calls, not for a connection to be opened."""
+        return self._dispatcher is not None and self._dispatcher.crowded
+
+    def _pipeline(self, commands: Sequence[Sequence[Argument]], dispatcher: Dispatcher) -> Call:
+        data = b"".join([pack(command) for command in commands])
+        return Call(data, dispatcher.loop.create_future(), self._options.socket_timeout, len(commands))
 
     async def run_script(
         self,

@@ -58,6 +58,8 @@ _DENIED: Final = {
 }
 _ERR_ON_AUTH: Final = ("AUTH <password> called without", "Client sent AUTH", "invalid password")
 _MAX_CLIENTS: Final = "max number of clients reached"
+TURNED_AWAY: Final = "ERR: the server accepts no more clients"
+"""What StoreUnavailable says when the server, at its limit, has closed a new connection without reading."""
 _CONSTANT_TEXTS: Final = frozenset(
     {
         "value is not an integer or out of range",
@@ -86,6 +88,17 @@ class ReplyError(StoreError):
         return f"the server answered {self.code}" + (f": {self.text}" if self.text else "")
 
 
+class ReplyTooLarge(StoreError):
+    """The replies of one call have more than ``most`` bytes. The connection was closed; the call has run."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"the reply has more than {self.most} bytes"
+
+
 def reply_error(reply: str) -> StoreError:
     """Ours for one error reply, without its leading ``-``."""
     code, _, text = reply.partition(" ")
@@ -107,7 +120,7 @@ def _general_error(text: str) -> StoreError:
     if text.startswith(_ERR_ON_AUTH):
         return StoreDenied("ERR: the server refused the credentials")
     if text.startswith(_MAX_CLIENTS):
-        return StoreUnavailable("ERR: the server accepts no more clients", sent=False)
+        return StoreUnavailable(TURNED_AWAY, sent=False)
     return ReplyError("ERR", text if text in _CONSTANT_TEXTS else None)
 
 

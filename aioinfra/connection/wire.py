@@ -15,10 +15,15 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from aioinfra.connection.translate import reply_error
+from aioinfra.connection.translate import TURNED_AWAY, ReplyTooLarge, reply_error
 from aioinfra.errors import DeadlineExceeded, InvalidArgument, StoreError, StoreUnavailable
 
 Argument = str | bytes | int | float
+
+SLOWEST: Final = 4 << 20
+"""Bytes a second that a connection moves at least: large calls may take as much longer as this allows."""
+MOST_REPLY_BYTES: Final = 512 << 20
+"""Default bound of the replies of one call: the server's own bound of one value."""
 
 _INCOMPLETE: Final = object()
 
@@ -72,7 +77,18 @@ class Call:
     of that many replies, errors standing in their places.
     """
 
-    __slots__ = ("data", "expected", "future", "queued_at", "replies", "sent", "timeout")
+    __slots__ = (
+        "data",
+        "expected",
+        "future",
+        "queued_at",
+        "received",
+        "refusal",
+        "replies",
+        "sent",
+        "timeout",
+        "wire",
+    )
 
     def __init__(
         self, data: bytes, future: asyncio.Future[Any], timeout: float, expected: int | None = None
@@ -82,8 +98,21 @@ class Call:
         self.timeout = timeout
         self.expected = expected
         self.replies: list[Any] = []
+        self.received = 0  # bytes
+        self.refusal: StoreError | None = None  # of a server that had no room for the connection
         self.sent = False
         self.queued_at = 0.0
+        self.wire: Wire | None = None  # once it is sent
+
+    def allowance(self) -> float:
+        """Seconds that it may take beyond any timeout, for the bytes that were transferred so far.
+
+        What was transferred counts, not what is to be: a large call to a dead server is given up as soon as a
+        small one.
+        """
+        if self.wire is None:
+            return 0.0
+        return (max(0, len(self.data) - self.wire.unwritten) + self.received) / SLOWEST
 
     def take(self, reply: Any) -> bool:
         """Keep one reply; whether it was the last one."""
@@ -114,14 +143,31 @@ class Owner(Protocol):
 
     def lost(self, wire: Wire) -> None: ...
 
+    def accepted(self) -> None: ...
+
+    def turned_away(self, wire: Wire, call: Call, error: StoreError) -> None: ...
+
 
 class Wire(asyncio.Protocol):
     """One connection. Free while ``owner`` holds it idle, busy from `start` to ``owner.free``."""
 
-    __slots__ = ("_call", "_expires", "_loop", "_reader", "_timer", "_transport", "closed", "owner")
+    __slots__ = (
+        "_call",
+        "_expires",
+        "_loop",
+        "_reader",
+        "_timer",
+        "_transport",
+        "closed",
+        "most",
+        "owner",
+        "proven",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.most = MOST_REPLY_BYTES
+        self.proven = False  # whether the server has answered yet
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
         self._transport: asyncio.Transport | None = None
         self._call: Call | None = None
@@ -135,6 +181,11 @@ class Wire(asyncio.Protocol):
         """Whether a call may be started: connected, and nobody has begun to close it."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def unwritten(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def start(self, call: Call) -> None:
         """Send a call. The wire must be free."""
         transport = self._transport
@@ -143,6 +194,7 @@ class Wire(asyncio.Protocol):
             return
         self._call = call
         call.sent = True
+        call.wire = self
         self._expires = expires = self._loop.time() + call.timeout
         # One timer serves many calls: it re-arms itself, so that a call costs no entry in the loop's heap.
         if self._timer is None:
@@ -151,6 +203,10 @@ class Wire(asyncio.Protocol):
             self._timer.cancel()
             self._timer = self._loop.call_at(expires, self._check)
         transport.write(call.data)
+        if not self.proven and self.owner is not None and transport.is_closing():
+            # The kernel refused all of it: the server had closed the connection already.
+            self._call = None
+            self.owner.turned_away(self, call, StoreUnavailable("closed by the server", sent=False))
 
     def ask(self, commands: Sequence[Sequence[Argument]], timeout: float) -> asyncio.Future[list[Any]]:
         """Send commands at once and return a future of their replies, errors in their places."""
@@ -181,8 +237,9 @@ class Wire(asyncio.Protocol):
         self._timer = None
         if self._call is None:
             return
-        if self._loop.time() < self._expires:
-            self._timer = self._loop.call_at(self._expires, self._check)
+        expires = self._expires + self._call.allowance()
+        if self._loop.time() < expires:
+            self._timer = self._loop.call_at(expires, self._check)
             return
         self.abort(DeadlineExceeded(f"no reply within {self._call.timeout:g} s"))
 
@@ -193,6 +250,12 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        call = self._call
+        if call is not None:
+            call.received += len(data)
+            if call.received > self.most:  # before it is kept: the reader holds a reply until it is complete
+                self.abort(ReplyTooLarge(self.most))
+                return
         try:
             self._reader.feed(data)
             self._read()
@@ -206,6 +269,8 @@ class Wire(asyncio.Protocol):
             if call is None:  # nobody asked: the stream is out of step, or the server says farewell
                 self.abort()
                 return
+            if not self.proven and not self._prove(call, reply):
+                return
             if call.take(reply):
                 self._call = None
                 if reader.has_data():
@@ -214,6 +279,19 @@ class Wire(asyncio.Protocol):
                     self.owner.free(self)
                 return
             self._expires = self._loop.time() + call.timeout
+
+    def _prove(self, call: Call, reply: Any) -> bool:
+        """The first reply: whether it is one, and not the farewell of a server that takes no more clients."""
+        self.proven = True
+        if self.owner is None:  # still greeting: whoever opens it reads the reply
+            return True
+        if not (isinstance(reply, StoreUnavailable) and reply.args[0] == TURNED_AWAY):
+            self.owner.accepted()
+            return True
+        self._call = None
+        self.owner.turned_away(self, call, reply)
+        self.abort()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None

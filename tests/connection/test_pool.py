@@ -17,6 +17,7 @@ import pytest
 import redis.exceptions
 
 from aioinfra.connection.pool import PoolFigures, PoolOptions, RedisClient, Script, translate
+from aioinfra.connection.translate import ReplyTooLarge
 from aioinfra.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -211,6 +212,7 @@ def test_bad_urls_are_refused_without_repeating_them(url: Any) -> None:
         ("max_connections", 0),
         ("max_connections", True),
         ("max_connections", 1.5),
+        ("max_reply_bytes", 0),
         ("socket_timeout", 0),
         ("connect_timeout", float("inf")),
         ("acquire_timeout", "1"),
@@ -549,6 +551,94 @@ async def test_a_connection_with_a_reply_too_many_is_not_used_again(tmp_path: Pa
     async with peer(f"{tmp_path}/s", b"+OK\r\n+OK\r\n") as client:
         assert await client.execute("PING") == b"OK"
         await until(lambda: client.figures().size == 0)
+
+
+@pytest.mark.parametrize("query", ["", "?client_name=greeted"], ids=["silent", "greeting"])
+@pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
+async def test_a_server_at_its_limit_of_clients_serves_all_calls_on_the_connections_that_live(
+    own_server: OwnServerFactory, *, query: str, tcp: bool
+) -> None:
+    server = own_server("--maxclients", "6", tcp=tcp)
+    url = server.url + (query.replace("?", "&") if query and not tcp else query)
+    async with RedisClient(url, PoolOptions(acquire_timeout=5)) as client:
+        await client.ping()
+        answers = await asyncio.gather(*[client.execute("INCR", "n") for _ in range(500)])
+        assert sorted(answers) == list(range(1, 501))  # each ran, and none twice
+        slow = await asyncio.gather(*[client.execute("BLPOP", "nothing", 0.01) for _ in range(30)])
+        assert slow == [None] * 30
+        refused = int((await client.execute("INFO", "stats")).split(b"rejected_connections:")[1].split()[0])
+        assert refused < 200  # no storm of attempts
+
+
+async def test_the_pool_grows_again_once_the_server_takes_clients(own_server: OwnServerFactory) -> None:
+    server = own_server("--maxclients", "3")
+    async with RedisClient(server.url, PoolOptions(max_connections=10, acquire_timeout=5)) as client:
+        await client.ping()
+        await asyncio.gather(*[client.execute("BLPOP", "nothing", 0.01) for _ in range(10)])
+        assert client.figures().size <= 3
+        await client.execute("CONFIG", "SET", "maxclients", 100)
+        await asyncio.gather(*[client.execute("BLPOP", "nothing", 0.1) for _ in range(60)])
+        assert client.figures().size == 10
+
+
+async def test_a_server_without_room_for_a_single_client_is_an_error_for_each_call(tmp_path: Path) -> None:
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR max number of clients reached\r\n")
+        writer.close()
+
+    listening = await asyncio.start_unix_server(refuse, tmp_path / "s")
+    async with listening, RedisClient(f"unix://{tmp_path}/s") as client, within(2):
+        answers = await asyncio.gather(*[client.ping() for _ in range(200)], return_exceptions=True)
+        assert all(isinstance(answer, StoreUnavailable) and not answer.sent for answer in answers)
+
+
+# Size
+
+
+async def test_a_reply_beyond_its_bound_is_a_typed_error_and_ends_its_connection_alone(
+    redis_url: str, prefix: str
+) -> None:
+    async with RedisClient(redis_url, PoolOptions(max_reply_bytes=1 << 20)) as client:
+        await client.execute("SET", prefix + "large", b"x" * (2 << 20))
+        await client.execute("SET", prefix + "fits", b"x" * (1 << 19))
+        for _ in range(2):
+            with pytest.raises(ReplyTooLarge, match="1048576"):
+                await client.execute("GET", prefix + "large")
+        with pytest.raises(ReplyTooLarge):
+            await client.pipeline([("GET", prefix + "fits")] * 3)
+        assert len(await client.execute("GET", prefix + "fits")) == 1 << 19
+        await until(lambda: client.figures().in_use == 0)
+
+
+async def test_a_large_reply_that_keeps_coming_outlives_the_timeout(tmp_path: Path) -> None:
+    """16 MB in 0.8 s, with a timeout of 0.3 s: late is what stands still, not what is large."""
+    piece = b"x" * (1 << 20)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            writer.write(b"$%d\r\n" % (16 * len(piece)))
+            for _ in range(16):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            writer.write(b"\r\n")
+        writer.close()
+
+    listening = await asyncio.start_unix_server(serve, tmp_path / "s")
+    options = PoolOptions(socket_timeout=0.3)
+    async with listening, RedisClient(f"unix://{tmp_path}/s", options) as client:
+        assert len(await client.execute("GET", "k")) == 16 * len(piece)
+
+
+async def test_a_large_call_to_a_server_that_reads_nothing_ends_in_time(own_server: OwnServerFactory) -> None:
+    server = own_server()
+    async with RedisClient(server.url, PoolOptions(socket_timeout=0.3)) as client:
+        await client.ping()
+        server.stop_process()
+        async with within(1.0):
+            with pytest.raises(DeadlineExceeded):
+                await client.execute("SET", "k", b"x" * (32 << 20))
+        server.continue_process()
 
 
 # Credentials
