@@ -26,7 +26,7 @@ from aioinfra.errors import ConfigError, InvalidArgument, LifecycleError, StoreE
 from aioinfra.jobs.arq import ArqWorker, EngineOptions
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.client import JobClient, default_client
-from aioinfra.jobs.eviction import refuse_eviction
+from aioinfra.jobs.eviction import await_safe_server
 from aioinfra.jobs.job import Progress
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.redis_store import RedisJobStore
@@ -344,23 +344,33 @@ class Service:
             **settings,
         )
 
-    async def run_worker(self, setup: WorkerSetup = WorkerSetup()) -> None:
+    async def run_worker(self, setup: WorkerSetup = WorkerSetup()) -> int:
         """Run a worker until SIGTERM, SIGINT or, in a burst, until the queues are empty.
+
+        A jobs server that does not answer is waited for.
+
+        Returns:
+            How many jobs did not end when they were cancelled, and so were given back while they go on here: a
+            process that ends by waiting for them would wait for as long as they please.
 
         Raises:
             ConfigError: the jobs server may evict keys, which loses jobs silently; or there are no tasks.
         """
-        worker = self.worker(setup)
-        await refuse_eviction(self._opened().jobs_redis)
+
+        async def check(_ctx: dict[Any, Any]) -> None:
+            await await_safe_server(self._opened().jobs_redis)
+
+        worker = self.worker(setup, on_startup=check)
         try:
             await worker.async_run()
         except asyncio.CancelledError:
-            # A second signal cancels the worker's main task, not this one.
+            # A signal during the start, or a second one, cancels the worker's main task, not this one.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
         finally:
             await worker.close()
+        return len(worker.tasks)
 
     def _weights(self, setup: WorkerSetup) -> dict[str, int]:
         if setup.queues is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,19 @@ async def _run_service(service: Service, setup: WorkerSetup, metrics_port: int |
             from aioinfra.web.operations_server import operations_server
 
             await stack.enter_async_context(operations_server(service, metrics_port))
-        await service.run_worker(setup)
+        abandoned = await service.run_worker(setup)
+    if abandoned:
+        _leave()
+
+
+def _leave() -> None:
+    """End the process although jobs go on that were given back: the loop's own end would wait for them."""
+    from aioinfra.logs.setup import current_logging
+
+    logs = current_logging()
+    if logs is not None:
+        logs.flush()
+    os._exit(0)
 
 
 async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
@@ -84,6 +97,8 @@ async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
             raise
     finally:
         await arq_worker.close()
+    if arq_worker.tasks:
+        _leave()
 
 
 def _weights(text: str | None) -> dict[str, int] | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from aioinfra.errors import InvalidArgument
+from aioinfra.errors import InvalidArgument, StoreError, StoreUnavailable
 from aioinfra.jobs.job import ClaimReply
 from aioinfra.jobs.store import ClaimRequest, JobStore, Share
 
@@ -105,17 +105,35 @@ class Claimer:
         self.has_limits = bool(queues.limits)
         self._worker = uuid.uuid4().hex[:12]
         self._calls = 0
+        self._unanswered: ClaimRequest | None = None
 
     async def claim(self, free: int, running: Mapping[str, int], *, sizes: bool) -> ClaimReply:
-        """Take up to ``free`` jobs. One round trip. Raises StoreError."""
+        """Take up to ``free`` jobs. One round trip. Raises StoreError.
+
+        After a lost reply the same request is made again, whatever is asked for: it may have taken jobs.
+        """
+        request = self._unanswered or self._next_request(free, running, sizes=sizes)
+        self._unanswered = replace(request, repeated=True)
+        try:
+            reply = await self._store.claim(request)
+        except StoreUnavailable as error:
+            if not error.sent and not request.repeated:
+                self._unanswered = None
+            raise
+        except StoreError:  # the server's answer: nothing was taken
+            self._unanswered = None
+            raise
+        self._unanswered = None
+        return reply
+
+    def _next_request(self, free: int, running: Mapping[str, int], *, sizes: bool) -> ClaimRequest:
         self._calls += 1
-        return await self._store.claim(
-            ClaimRequest(
-                shares=self._shares.of(free, running),
-                free=free,
-                token=f"{self._worker}-{self._calls}",
-                lease=self._lease,
-                sizes=sizes,
-                aborts=self._aborts,
-            )
+        return ClaimRequest(
+            shares=self._shares.of(free, running),
+            free=free,
+            worker=self._worker,
+            token=f"{self._worker}-{self._calls}",
+            lease=self._lease,
+            sizes=sizes,
+            aborts=self._aborts,
         )

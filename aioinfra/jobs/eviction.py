@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
+from aioinfra.backoff import Backoff
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import ConfigError
+from aioinfra.errors import ConfigError, StoreUnavailable
 
 logger = logging.getLogger("aioinfra.jobs")
+
+_RETRY = Backoff(tries=1_000_000, base=0.1, cap=1.0)
+
+
+async def await_safe_server(client: RedisClient) -> None:
+    """`refuse_eviction`, waiting for a server that is not there yet: it may start later than its workers.
+
+    Raises:
+        ConfigError: the server may evict keys.
+        StoreError: it refuses the check, or the credentials.
+    """
+    failures = 0
+    while True:
+        try:
+            return await refuse_eviction(client)
+        except StoreUnavailable as error:
+            failures += 1
+            if failures == 1:
+                logger.warning(
+                    "the jobs server does not answer (%s: %s); waiting", type(error).__name__, error
+                )
+            await asyncio.sleep(_RETRY.delay(failures))
 
 
 async def refuse_eviction(client: RedisClient) -> None:

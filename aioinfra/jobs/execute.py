@@ -1,8 +1,8 @@
 """One run of one job: call the task, and say how it ended. No I/O but the task's own.
 
-A cancellation has one of four causes: somebody aborted the job or the worker is shutting down, which the run's
-`Cancel` tells; somebody else cancelled the asyncio task, a loop at its end for one, and the job is given back; or
-the task's own code raised CancelledError, which is an error like any other.
+A cancellation has one of three causes: somebody aborted the job or the worker is shutting down, which the run's
+`Cancel` tells; everything in the process is being cancelled, the worker included, by a loop at its end, and the job
+is given back; or it is the task's own doing, raised or by cancelling itself, and an error like any other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Protocol
 from aioinfra.jobs.job import Aborted, Cancel, Failed, Outcome, Released, Run, Succeeded
 
 _CANCELLED: dict[Cancel, Outcome] = {Cancel.ABORT: Aborted(), Cancel.RELEASE: Released()}
-_CANCELLED_BY_OTHERS = Released(delay=1.0)  # not at once: the job may be cancelling itself
 
 
 class Runnable(Protocol):
@@ -67,16 +66,20 @@ def refuse(run: Run, runnable: Runnable) -> Outcome | None:
         return _judged(runnable, error, run)
 
 
-async def execute(run: Run, runnable: Runnable) -> Outcome:
-    """Run a job that was not refused to its outcome. Raises nothing but KeyboardInterrupt and GeneratorExit."""
+async def execute(run: Run, runnable: Runnable, begin: Awaitable[None] | None = None) -> Outcome:
+    """Run a job that was not refused to its outcome. Raises nothing but KeyboardInterrupt and GeneratorExit.
+
+    ``begin`` is awaited before the task is called; it raises nothing but a cancellation.
+    """
     try:
+        if begin is not None:
+            await begin
         value = await runnable.call(run)
     except asyncio.CancelledError as error:
         if run.cause is not None:
             return _CANCELLED[run.cause]
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            return _CANCELLED_BY_OTHERS
+        if run.worker is not None and run.worker.cancelling():
+            return Released()
         return _judged(runnable, error, run)
     except (KeyboardInterrupt, GeneratorExit):
         raise

@@ -14,7 +14,7 @@ import anyio.to_thread
 from aioinfra.errors import DecodeError
 from aioinfra.jobs.context import JobContext, ProgressSink
 from aioinfra.jobs.eager import resumed
-from aioinfra.jobs.job import Failed, Outcome, Run
+from aioinfra.jobs.job import Cancel, Failed, Outcome, Run
 from aioinfra.jobs.task import Task
 
 
@@ -63,11 +63,9 @@ class TaskRunnable:
         self._policy = task.task_options.retry
         self._limit = task.task_options.hard_limit
         self._plan = task.plan()
+        self._is_async = task.is_async
         self._threads = threads
         self._progress = progress
-        self._function: Callable[..., Coroutine[Any, Any, Any]] = (
-            task.function if task.is_async else self._in_thread
-        )
 
     def refuse(self, run: Run) -> Outcome | None:
         """Restore the arguments; a job whose arguments do not fit fails without a try."""
@@ -80,21 +78,24 @@ class TaskRunnable:
 
     def call(self, run: Run) -> Awaitable[object]:
         args, kwargs = run.local
+        function: Callable[..., Coroutine[Any, Any, Any]] = (
+            self.task.function if self._is_async else partial(self._in_thread, run)
+        )
         if self.task.context_parameter is None:
-            return limited(self._function(*args, **kwargs), self._limit)
+            return limited(function(*args, **kwargs), self._limit)
         claim, job = run.claim, run.job
         context = JobContext(
             claim.job_id, claim.queue, job.function, claim.attempt, claim.stalls,
             job.enqueued_ms / 1000, job.headers, self._progress,
         )  # fmt: skip
-        return limited(self.task.call_with_context(self._function, context, args, kwargs), self._limit)
+        return limited(self.task.call_with_context(function, context, args, kwargs), self._limit)
 
     def judge(self, error: BaseException, run: Run) -> Outcome:
         return self._policy.judge(error, run.claim.attempt)
 
     async def after(self, run: Run) -> None: ...
 
-    async def _in_thread(self, *args: Any, **kwargs: Any) -> Any:
+    async def _in_thread(self, run: Run, /, *args: Any, **kwargs: Any) -> Any:
         call = partial(_without_exit, partial(self.task.function, *args, **kwargs))
         # A task of its own holds the thread's place in the limiter: a thread cannot be stopped, so the run keeps
         # its slot until it returns, over its limit or not.
@@ -103,9 +104,14 @@ class TaskRunnable:
             value = await asyncio.shield(thread)
         except asyncio.CancelledError:
             await asyncio.wait([thread])
-            if not thread.cancelled():
-                thread.exception()  # seen: the cancellation is what counts
-            raise
+            if thread.cancelled():
+                raise
+            thread.exception()  # seen, also where the cancellation is what counts
+            if run.cause is not Cancel.RELEASE:
+                raise
+            value = (
+                thread.result()
+            )  # the worker only wanted to stop: what was done in time need not be done again
         if inspect.isawaitable(value):  # a plain function that wraps an async one
             return await value
         return value

@@ -90,7 +90,7 @@ class Intake:
         self._claiming = start(self._parts.claimer.claim(room, self._slots.per_queue, sizes=sizes or sample))
         try:
             reply = await asyncio.shield(self._claiming)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the jobs need the next attempt
             self._claiming = None
             await self._wait_out(error)
             return None
@@ -121,11 +121,17 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - the end goes on
             logger.debug("the last claim call failed (%s)", type(error).__name__)
 
-    async def _wait_out(self, error: StoreError) -> None:
+    async def _wait_out(self, error: Exception) -> None:
         self._failures += 1
         self._parts.observer.store_error("claim")
         if self._failures == 1:
-            logger.warning("cannot claim jobs (%s: %s); trying again", type(error).__name__, error)
+            known = isinstance(error, StoreError)
+            logger.warning(
+                "cannot claim jobs (%s%s); trying again",
+                type(error).__name__,
+                f": {error}" if known else "",
+                exc_info=None if known else error,
+            )
         if not self._closed:
             await asyncio.sleep(_STORE_RETRY.delay(self._failures))
 

@@ -7,7 +7,7 @@ goes over the wire.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -25,9 +25,13 @@ PROGRESS_PREFIX = "aioinfra:progress:"
 DEAD_PREFIX = "aioinfra:dead:"
 DEAD_LETTER_PREFIX = "aioinfra:dead-letter:"
 RECEIPT_PREFIX = "aioinfra:finished:"
+CLAIMED_PREFIX = "aioinfra:claimed:"
 
-SERVER_CLOCK = 0
-"""The scripts' ``now`` when the server's own clock is to be used."""
+
+def server_clock() -> int:
+    """The scripts' ``now`` when the server's own clock is to be used."""
+    return 0
+
 
 _LOOK_LIMIT = 2_000
 _DEPTH_LOOK = 1_000
@@ -56,16 +60,16 @@ class RedisJobStore:
 
     Args:
         client: the pool to use; owned by the caller.
-        now_ms: unix milliseconds handed to the scripts, or 0 for the server's clock.
+        now_ms: tells the scripts the time, unix milliseconds; the server's own clock unless a virtual one rules.
     """
 
-    def __init__(self, client: RedisClient, *, now_ms: int = SERVER_CLOCK) -> None:
+    def __init__(self, client: RedisClient, *, now_ms: Callable[[], int] = server_clock) -> None:
         self._client = client
         self._now = now_ms
 
     async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
         queues: dict[str, int] = {}
-        args: list[str | bytes | int] = [self._now, int(repeated)]
+        args: list[str | bytes | int] = [self._now(), int(repeated)]
         for queue, job_id, chosen, due, offset, lives, nonce, payload in requests:
             args += (queues.setdefault(queue, len(queues) + 1), job_id, int(chosen))
             args += ("" if due is None else due, offset, lives, nonce, payload)
@@ -75,26 +79,37 @@ class RedisJobStore:
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         keys = [share.queue for share in request.shares]
         args: list[str | int] = [
-            self._now,
+            self._now(),
             int(request.lease * 1000),
             request.token,
             request.free,
             _LOOK_LIMIT,
             int(request.sizes),
             int(request.aborts),
+            CLAIMED_PREFIX + request.worker,
+            int(request.repeated),
         ]
         for _, share, limit in request.shares:
             args += (share, limit)
-        now, next_due, sizes, wrong, flat = await self._client.run_script(script("claim"), keys, args)
-        return ClaimReply(
-            claims=_claims(keys, request.token, now, flat),
-            next_due_ms=None if next_due < 0 else max(0, next_due - now),
-            sizes={queue: size for queue, size in zip(keys, sizes, strict=False) if size >= 0},
-            wrong=tuple(keys[index - 1] for index in wrong),
-        )
+        reply = await self._client.run_script(script("claim"), keys, args)
+        try:
+            now, next_due, sizes, wrong, flat = reply
+            return ClaimReply(
+                claims=_claims(keys, request.token, now, flat),
+                next_due_ms=None if next_due < 0 else max(0, next_due - now),
+                sizes={queue: size for queue, size in zip(keys, sizes, strict=False) if size >= 0},
+                wrong=tuple(keys[index - 1] for index in wrong),
+            )
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise StoreError(
+                f"the server's answer to a claim has another form ({type(error).__name__})"
+            ) from None
+
+    async def begin(self, claim: Claim) -> None:
+        await self._client.run_script(script("begin"), [], [job_id_bytes(claim.job_id), claim.token])
 
     async def finish(self, worker: str, nonce: str, finishes: Sequence[Finish]) -> list[FinishStatus]:
-        args: list[str | bytes | int] = [self._now, nonce, _DEAD_KEPT, _DEAD_TTL]
+        args: list[str | bytes | int] = [self._now(), nonce, _DEAD_KEPT, _DEAD_TTL]
         for claim, action, result, ttl, number, reply_to, record in finishes:
             args += (claim.queue, job_id_bytes(claim.job_id), claim.token, action.value)
             args += (result, ttl, number, reply_to, record)
@@ -130,7 +145,7 @@ class RedisJobStore:
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         if not queues:
             return {}
-        reply = await self._client.run_script(script("depths"), list(queues), [self._now, _DEPTH_LOOK])
+        reply = await self._client.run_script(script("depths"), list(queues), [self._now(), _DEPTH_LOOK])
         counts = zip(queues, reply[::3], reply[1::3], reply[2::3], strict=True)
         return {
             queue: QueueDepth(due, deferred, running) for queue, due, deferred, running in counts if due >= 0
@@ -167,7 +182,9 @@ def _claims(queues: list[str], prefix: str, now: int, flat: list[Any]) -> list[C
     claims = []
     fields = iter(flat)
     for number, (queue, job_id, score, payload, past) in enumerate(zip(*[fields] * _FIELDS, strict=True), 1):
-        attempt, stalls, aborted = map(int, past.split()) if past else _NO_PAST
+        if not queue:
+            continue
+        attempt, stalls, flags = map(int, past.split()) if past else _NO_PAST
         claims.append(
             Claim(
                 queues[queue - 1],
@@ -175,10 +192,11 @@ def _claims(queues: list[str], prefix: str, now: int, flat: list[Any]) -> list[C
                 _score(score),
                 attempt,
                 stalls,
-                aborted == 1,
+                flags & 1 == 1,
                 f"{prefix}.{number}",
                 payload,
                 now,
+                flags & 2 == 2,
             )
         )
     return claims
@@ -199,12 +217,15 @@ def _score(text: bytes) -> int:
 class RedisLeaseStore:
     """`LeaseStore` over a synchronous connection; used by the lease thread alone."""
 
-    def __init__(self, connection: blocking_redis.Redis, *, now_ms: int = SERVER_CLOCK) -> None:
+    def __init__(self, connection: blocking_redis.Redis, *, now_ms: Callable[[], int] = server_clock) -> None:
         self._connection = connection
         self._now = now_ms
 
     def renew(self, claims: Sequence[Claim], lease: float, *, move: bool) -> list[Claim]:
-        args: list[str | bytes | int] = [self._now, int(lease * 1000), int(move)]
+        now = self._now()
+        # Time that is handed in runs without the server's: the score alone tells when the lease ends.
+        move = move or now != 0
+        args: list[str | bytes | int] = [now, int(lease * 1000), int(move)]
         for claim in claims:
             args += (claim.queue, job_id_bytes(claim.job_id), claim.token)
         renew = script("renew")

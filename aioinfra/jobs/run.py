@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aioinfra import context
-from aioinfra.errors import DecodeError, InvalidArgument, JobError, UnknownTask
+from aioinfra.errors import DecodeError, InvalidArgument, JobError, PayloadTooLarge, StoreError, UnknownTask
 from aioinfra.jobs.execute import Runnable, execute, refuse
 from aioinfra.jobs.finish import Finisher
-from aioinfra.jobs.job import Aborted, Action, Failed, Outcome, Released, Run
+from aioinfra.jobs.job import Aborted, Action, Claim, Failed, Outcome, Released, Run
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.payload import JobCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.settle import outcome_name, settle
-from aioinfra.jobs.store import FinishStatus
+from aioinfra.jobs.store import FinishStatus, JobStore
 
 logger = logging.getLogger("aioinfra.jobs")
 
@@ -81,6 +81,7 @@ class JobRunner:
         runnables: the tasks by name.
         codec: reads jobs and writes results.
         finisher: takes the finishes.
+        store: is told that a run begins, where that matters.
         observer, log: told of every run.
         options: see `RunOptions`.
     """
@@ -91,6 +92,7 @@ class JobRunner:
         codec: JobCodec,
         finisher: Finisher,
         *,
+        store: JobStore,
         observer: JobObserver,
         log: JobLog,
         options: RunOptions,
@@ -98,6 +100,7 @@ class JobRunner:
         self._runnables = runnables
         self._codec = codec
         self._finisher = finisher
+        self._store = store
         self._observer = observer
         self._log = log
         self._options = options
@@ -118,7 +121,9 @@ class JobRunner:
                 if outcome is None:
                     self._tell_started(run)
                     before = time.perf_counter()
-                    outcome = await execute(run, runnable)
+                    outcome = await execute(
+                        run, runnable, self._begin(run.claim) if run.claim.stalls else None
+                    )
                     seconds = time.perf_counter() - before
             outcome, recorded = self._end(run, runnable, outcome, seconds)
             if recorded is not None and runnable is not None:
@@ -132,6 +137,8 @@ class JobRunner:
         """Read the payload; the outcome that stands before the task is looked for, or None."""
         bury = self._options.bury_unreadable
         claim = run.claim
+        if claim.oversized:
+            return Failed(PayloadTooLarge("the payload is too large to be read"), bury, "undecodable")
         if claim.payload is None:
             return Failed(JobExpiredError("the job has expired"), bury, "expired")
         try:
@@ -152,6 +159,15 @@ class JobRunner:
             )
         return None
 
+    async def _begin(self, claim: Claim) -> None:
+        """A job that has stalled before says that it begins: its worker's death would be its doing."""
+        try:
+            await self._store.begin(claim)
+        except StoreError as error:  # then this run's death would not count, which is the safe side
+            logger.warning(
+                "job %r: its start was not noted (%s)", printable(claim.job_id), type(error).__name__
+            )
+
     def _tell_started(self, run: Run) -> None:
         claim, job = run.claim, run.job
         # A priority moves the score ahead of the time when the job was due.
@@ -169,6 +185,8 @@ class JobRunner:
 
         Nothing is awaited here: no cancellation comes between a run's end and its finish.
         """
+        if run.settled:  # abandoned by a worker that has ended
+            return Released(), None
         run.finished_ms = int(time.time() * 1000)
         finish, outcome = settle(run, outcome, runnable, self._codec)
         recorded = None

@@ -103,6 +103,13 @@ class Slots:
         for run in list(self._runs):
             _cancel(run, cause)
 
+    def abandon(self) -> list[Claim]:
+        """Settle the runs that have not ended, whatever they go on to do; answers their claims."""
+        abandoned = [run for run in self._runs if not run.settled]
+        for run in abandoned:
+            run.settled = True
+        return [run.claim for run in abandoned]
+
 
 def _cancel(run: Run, cause: Cancel) -> None:
     if run.cause is None:

@@ -29,18 +29,22 @@ class ClaimRequest:
     Attributes:
         shares: the queues, most urgent first.
         free: jobs to claim in all.
+        worker: unique name of the worker, which has one claim call under way at a time.
         token: prefix of the claims' tokens, never used before.
         lease: seconds for which the claims hold without renewal.
         sizes: whether to report the queues' sizes.
         aborts: whether to look for abort requests.
+        repeated: whether this is the worker's last request again, because its reply was lost.
     """
 
     shares: tuple[Share, ...]
     free: int
+    worker: str
     token: str
     lease: float
     sizes: bool = False
     aborts: bool = False
+    repeated: bool = False
 
 
 class Added(IntEnum):
@@ -80,7 +84,14 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
-        """Take due jobs. After an error the jobs, if any were taken, come back when their lease ends."""
+        """Take due jobs. A repeat after a lost reply brings what the lost one would have brought.
+
+        Without one the jobs, if any were taken, come back when their lease ends.
+        """
+        ...
+
+    async def begin(self, claim: Claim) -> None:
+        """Note that a claim's run begins; for jobs that have stalled before. Repeatable."""
         ...
 
     async def finish(self, worker: str, nonce: str, finishes: Sequence[Finish]) -> list[FinishStatus]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.intake import Intake
-from aioinfra.jobs.job import Cancel, Claim, ClaimReply, Outcome, Run
+from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome, Run
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.slots import Slots
@@ -89,6 +89,7 @@ class JobWorker:
         self._stopping = False
         self._hurried = False
         self._grace = options.grace
+        self._task: asyncio.Task[object] | None = None
         parts.finisher.on_settled = self._settled
 
     # What others may do to a running worker
@@ -141,6 +142,7 @@ class JobWorker:
 
         A cancellation gives running jobs back at once, records what has ended, and is raised again.
         """
+        self._task = asyncio.current_task()
         helpers = [
             asyncio.create_task(self._parts.wake.run(), name="aioinfra-wake"),
             asyncio.create_task(self._keep_house(), name="aioinfra-housekeeping"),
@@ -216,7 +218,7 @@ class JobWorker:
     # One job
 
     async def _run(self, run: Run) -> None:
-        run.begun = True
+        run.begun, run.worker = True, self._task
         outcome: Outcome | None = None
         began = time.monotonic()
         try:
@@ -255,16 +257,22 @@ class JobWorker:
             self._slots.cancel_all(Cancel.RELEASE)
             self._hurried = False
             await self._until_idle_within(_CANCEL_GRACE)
-            if self._slots.running:
-                logger.error(
-                    "%d jobs do not end when cancelled; they run again after their lease", self._slots.running
-                )
+            self._abandon()
             await self._parts.finisher.aclose(_RECORD_GRACE)
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.wait(helpers)
             await self._parts.leases.aclose()
+
+    def _abandon(self) -> None:
+        """Give back in their name the jobs that do not end when cancelled; how they end counts no more."""
+        if self._slots.running:
+            logger.error(
+                "%d jobs do not end when cancelled: they are given back as they are", self._slots.running
+            )
+        for claim in self._slots.abandon():
+            self._parts.finisher.submit(Finish(claim, Action.RELEASE, number=claim.score))
 
     async def _until_idle_within(self, seconds: float) -> None:
         try:

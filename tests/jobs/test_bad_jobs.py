@@ -384,3 +384,23 @@ def _on(*queues: str, **more: Any) -> Any:
     from aioinfra.jobs.claim import QueueOptions
 
     return engine(queues=QueueOptions(dict.fromkeys(queues, 1)), **more)
+
+
+async def test_a_job_that_cancels_itself_fails_once(
+    redis_url: str, redis: RedisClient, client: JobClient, queue: str
+) -> None:
+    runs = 0
+
+    @task(queue=queue)
+    async def cancel_me() -> None:
+        nonlocal runs
+        runs += 1
+        me = asyncio.current_task()
+        assert me is not None
+        me.cancel()
+        await asyncio.sleep(60)
+
+    await cancel_me.delay()
+    await run_burst(redis_url, cancel_me)
+    assert runs == 1
+    assert (await only_letter(client, queue)).reason == "failed"

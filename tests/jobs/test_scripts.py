@@ -5,8 +5,10 @@ Time is handed in where due times matter; a lease that lapses is a key that is d
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,9 +26,14 @@ HOUR = 3_600_000
 PAYLOAD = b'{"f":"f"}'
 
 
+def standing_at(now_ms: int) -> Callable[[], int]:
+    """A clock that stands."""
+    return lambda: now_ms
+
+
 @pytest.fixture
 def store(redis: RedisClient) -> RedisJobStore:
-    return RedisJobStore(redis, now_ms=NOW)
+    return RedisJobStore(redis, now_ms=standing_at(NOW))
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ async def claim(
     store: RedisJobStore, *queues: str | Share, free: int = 10, call: str = "w-1", **more: Any
 ) -> list[Claim]:
     shares = tuple(name if isinstance(name, Share) else Share(name, free, free) for name in queues)
-    return (await store.claim(ClaimRequest(shares, free, call, 15.0, **more))).claims
+    return (await store.claim(ClaimRequest(shares, free, uuid.uuid4().hex, call, 15.0, **more))).claims
 
 
 async def score(redis: RedisClient, queue: str, job_id: str) -> float | None:
@@ -182,7 +189,7 @@ class TestClaim:
         await add(
             store, request(queue, new_id(), due_ms=NOW + 700), request(queue, new_id(), due_ms=NOW + 300)
         )
-        reply = await store.claim(ClaimRequest((Share(queue, 9, 9),), 9, "w-1", 15.0))
+        reply = await store.claim(ClaimRequest((Share(queue, 9, 9),), 9, uuid.uuid4().hex, "w-1", 15.0))
         assert (reply.claims, reply.next_due_ms) == ([], 300)
 
     async def test_a_job_held_by_a_plain_worker_is_left_with_its_score(
@@ -214,16 +221,38 @@ class TestClaim:
         taken = await claim(store, Share(queue, 3, 100), Share(f"{prefix}empty", 97, 100), free=100)
         assert [one.job_id for one in taken] == [job_id for job_id in jobs if job_id not in held]
 
+    @pytest.mark.parametrize("begun", [True, False])
     async def test_a_run_that_ended_without_a_word_is_a_stall_and_no_try(
+        self, redis: RedisClient, store: RedisJobStore, queue: str, new_id: Any, begun: bool
+    ) -> None:
+        """After the first one only runs that said that they begin are counted."""
+        taken = await one_claimed(store, queue, new_id())
+        for stalls in (1, 2, 3):
+            later = RedisJobStore(redis, now_ms=standing_at(NOW + stalls * 15_000))
+            [taken] = await claim(later, queue, call=f"w-{stalls + 1}")
+            assert (taken.attempt, taken.stalls) == (1, stalls if begun else 1)
+            if begun:
+                await later.begin(taken)
+                await later.begin(taken)
+
+    async def test_a_begin_of_a_claim_that_was_taken_over_changes_nothing(
         self, redis: RedisClient, store: RedisJobStore, queue: str, new_id: Any
     ) -> None:
+        stale = await one_claimed(store, queue, new_id())
+        later = RedisJobStore(redis, now_ms=standing_at(NOW + 15_000))
+        [current] = await claim(later, queue, call="w-2")
+        await later.begin(stale)
+        assert await finish(later, Finish(current, Action.DONE)) == [FinishStatus.RECORDED]
+
+    @pytest.mark.parametrize("junk", ["9" * 400, "-5", "1e3", "0x10", "", "nan"])
+    async def test_junk_where_counters_are_kept_counts_as_nothing(
+        self, redis: RedisClient, store: RedisJobStore, queue: str, new_id: Any, junk: str
+    ) -> None:
         job_id = new_id()
-        await one_claimed(store, queue, job_id)
-        for stalls in (1, 2):
-            await redis.execute("DEL", f"arq:in-progress:{job_id}")
-            later = RedisJobStore(redis, now_ms=NOW + stalls * 15_000)
-            [taken] = await claim(later, queue, call=f"w-{stalls + 1}")
-            assert (taken.attempt, taken.stalls) == (1, stalls)
+        await redis.execute("SET", f"arq:retry:{job_id}", junk, "EX", 60)
+        await redis.execute("SET", f"aioinfra:claim:{job_id}", f"x|{junk}", "EX", 60)
+        taken = await one_claimed(store, queue, job_id)
+        assert (taken.attempt, taken.stalls) == (1, 1)
 
     @pytest.mark.parametrize(("counter", "attempt"), [("3", 4), ("junk", 1), ("1e999", 1)])
     async def test_the_attempt_follows_the_tries_that_ended(
@@ -283,7 +312,7 @@ class TestClaim:
         await redis.execute("RPUSH", wrong, "x")
         await add(store, request(queue, new_id()))
         shares = (Share(wrong, 5, 5), Share(queue, 5, 5))
-        reply = await store.claim(ClaimRequest(shares, 5, "w-1", 15.0, sizes=True))
+        reply = await store.claim(ClaimRequest(shares, 5, uuid.uuid4().hex, "w-1", 15.0, sizes=True))
         assert (len(reply.claims), reply.wrong, reply.sizes) == (1, (wrong,), {queue: 1})
         await redis.execute("DEL", wrong)
 
@@ -338,7 +367,7 @@ class TestFinish:
         assert await keys_of(redis, taken.job_id) == {"arq:job", "arq:retry"}
         assert await redis.execute("PTTL", f"arq:job:{taken.job_id}") > two_days
         assert await redis.execute("PTTL", f"arq:retry:{taken.job_id}") > two_days
-        [again] = await claim(RedisJobStore(redis, now_ms=NOW + two_days), queue, call="w-2")
+        [again] = await claim(RedisJobStore(redis, now_ms=standing_at(NOW + two_days)), queue, call="w-2")
         assert (again.attempt, again.stalls) == (2, 0)
 
     async def test_a_release_is_as_if_nothing_had_been(
@@ -366,7 +395,7 @@ class TestFinish:
         monkeypatch.setattr("aioinfra.jobs.redis_store._DEAD_KEPT", 3)
         ids = [new_id() for _ in range(5)]
         for at, job_id in enumerate(ids):
-            store = RedisJobStore(redis, now_ms=NOW + at)
+            store = RedisJobStore(redis, now_ms=standing_at(NOW + at))
             taken = await one_claimed(store, queue, job_id)
             await finish(store, Finish(taken, Action.BURY), nonce=f"n-{at}")
         letters = await store.dead_letters(queue, 10)
@@ -383,7 +412,7 @@ class TestFinish:
         assert await score(redis, queue, job_id) == NOW + 1_000
         assert await keys_of(redis, job_id) == {"arq:job", "aioinfra:parked"}
         for later, status in ((2_999, FinishStatus.PARKED), (6_000, FinishStatus.RECORDED)):
-            at = RedisJobStore(redis, now_ms=NOW + later)
+            at = RedisJobStore(redis, now_ms=standing_at(NOW + later))
             [taken] = await claim(at, queue, call=f"w-{later}")
             assert taken.attempt == 1
             assert await finish(at, parked._replace(claim=taken), nonce=f"n-{later}") == [status]
@@ -396,7 +425,7 @@ class TestFinish:
     ) -> None:
         old = await one_claimed(store, queue, new_id())
         await redis.execute("DEL", f"arq:in-progress:{old.job_id}")
-        [new] = await claim(RedisJobStore(redis, now_ms=NOW + 15_000), queue, call="w-2")
+        [new] = await claim(RedisJobStore(redis, now_ms=standing_at(NOW + 15_000)), queue, call="w-2")
         before = await score(redis, queue, old.job_id), await keys_of(redis, old.job_id)
         assert await finish(store, Finish(old, action, b"stale", 60_000)) == [FinishStatus.FENCED]
         assert (await score(redis, queue, old.job_id), await keys_of(redis, old.job_id)) == before
@@ -468,7 +497,7 @@ class TestFinish:
 class TestRenew:
     @pytest.fixture
     def leases(self, redis: RedisClient) -> Any:
-        opened = RedisLeaseStore(redis.blocking_connection(), now_ms=NOW + 5_000)
+        opened = RedisLeaseStore(redis.blocking_connection(), now_ms=standing_at(NOW + 5_000))
         yield opened
         opened.close()
 
@@ -484,7 +513,8 @@ class TestRenew:
     ) -> None:
         taken = await one_claimed(store, queue, new_id())
         await redis.execute("EXPIRE", f"aioinfra:claim:{taken.job_id}", 5)
-        assert leases.renew([taken], 30.0, move=move) == []
+        with contextlib.closing(RedisLeaseStore(redis.blocking_connection())) as real_time:
+            assert (leases if move else real_time).renew([taken], 30.0, move=move) == []
         assert await redis.execute("TTL", f"arq:in-progress:{taken.job_id}") > 20
         assert await redis.execute("TTL", f"aioinfra:claim:{taken.job_id}") > 80_000
         assert await score(redis, queue, taken.job_id) == (NOW + 35_000 if move else NOW + 15_000)
@@ -504,7 +534,8 @@ class TestRenew:
         mine, plain, over, done = [await one_claimed(store, queue, new_id()) for _ in range(4)]
         await redis.execute("SET", f"arq:in-progress:{plain.job_id}", "1", "EX", 60)
         await redis.execute("DEL", f"arq:in-progress:{over.job_id}")
-        [theirs] = await claim(RedisJobStore(redis, now_ms=NOW + 15_000), queue, call="w-2", free=1)
+        await redis.execute("ZADD", queue, NOW, over.job_id)
+        [theirs] = await claim(store, queue, call="w-2", free=1)
         await finish(store, Finish(done, Action.DONE))
         assert leases.renew([mine, plain, over, done], 30.0, move=True) == [plain, over, done]
         assert await redis.execute("GET", f"arq:in-progress:{plain.job_id}") == b"1"

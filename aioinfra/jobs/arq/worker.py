@@ -122,11 +122,20 @@ class ArqWorker(arq.worker.Worker):
 
     async def main(self) -> None:
         """Work until stopped; as `arq.Worker.main`."""
-        self._signals = 0
-        if self._pool is None:
-            self._pool = await self._open_pool()
-        async with RedisClient(self._url or url_of_pool(self.pool), self.engine.pool) as client:
-            await self._main(client)
+        try:
+            if self._pool is None:
+                self._pool = await self._open_pool()
+            self._heed_stop()
+            async with RedisClient(self._url or url_of_pool(self.pool), self.engine.pool) as client:
+                await self._main(client)
+        finally:
+            self._signals = 0
+
+    def _heed_stop(self) -> None:
+        """End the start-up when a signal has come before there was a task to cancel, or whose cancellation was
+        lost: in Python 3.11 `asyncio.wait_for`, which redis-py uses, may swallow one that comes with the answer."""
+        if self._signals:
+            raise asyncio.CancelledError
 
     async def _open_pool(self) -> ArqRedis:
         if self._url is None:
@@ -148,15 +157,18 @@ class ArqWorker(arq.worker.Worker):
             await log_redis_info(self.pool, logger.info)
         except (RedisError, OSError) as error:  # it may be forbidden, or the server be away for now
             logger.info("no information about redis: %s", type(error).__name__)
+        self._heed_stop()
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
+        self._heed_stop()
         worker = self._job_worker = self._compose(client)
         self.tasks = self.job_tasks = worker.tasks
         if not self._picks:
             worker.pause()
         if self.burst:  # what is to run at startup belongs to the burst
             await self.heart_beat()
+            self._heed_stop()
         heart = asyncio.create_task(self._beat_heart(), name="aioinfra-arq-heartbeat")
         started = self.jobs_complete + self.jobs_retried + self.jobs_failed
         limit = self.max_burst_jobs if self.max_burst_jobs < 0 else max(0, self.max_burst_jobs - started)
@@ -164,8 +176,9 @@ class ArqWorker(arq.worker.Worker):
             await worker.run(burst=self.burst, burst_limit=limit)
         finally:
             self._job_worker = None
-            heart.cancel()
-            await asyncio.wait([heart])
+            while not heart.done():  # again and again: see _heed_stop
+                heart.cancel()
+                await asyncio.wait([heart], timeout=_HEARTBEAT)
 
     def _compose(self, client: RedisClient) -> JobWorker:
         engine = self.engine
@@ -178,6 +191,7 @@ class ArqWorker(arq.worker.Worker):
             {**functions, **engine.runnables},
             engine.codec or ArqCodec(self.job_serializer, self.job_deserializer),
             finisher,
+            store=store,
             observer=observer,
             log=engine.log or ArqLog(self.functions.get, self.log_results),
             options=engine.runs or RunOptions(unknown_task_grace=0, bury_unreadable=False),
@@ -272,6 +286,8 @@ class ArqWorker(arq.worker.Worker):
         if self._job_worker is not None and self._signals == 1 and grace:
             self._job_worker.stop(grace)
         elif self.main_task is not None:
+            if self._job_worker is not None:
+                self._job_worker.hurry()
             self.main_task.cancel()
         if self.on_stop:
             self.on_stop(signal.Signals(signum))
@@ -294,6 +310,7 @@ class ArqWorker(arq.worker.Worker):
         main = self.main_task
         if main is not None and not main.done() and main is not asyncio.current_task():
             await asyncio.wait([main])
+        self._signals = 0
         if not self._pool:
             return
         try:

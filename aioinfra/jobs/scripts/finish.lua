@@ -60,9 +60,21 @@ local function collect(lists, name, value)
   list[#list + 1] = value
 end
 
+-- Makes room for what only this engine writes: a key of another type there would keep a job from ever ending.
+local function of_type(kind, key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    redis.call('DEL', key)
+  end
+  return key
+end
+
 local function bury(queue, id, record)
-  local letter, index = 'aioinfra:dead-letter:' .. queue .. ':' .. id, 'aioinfra:dead:' .. queue
-  redis.call('HSET', letter, 'payload', redis.call('GET', 'arq:job:' .. id) or '', 'record', record, 'at', now_text)
+  local letter = of_type('hash', 'aioinfra:dead-letter:' .. queue .. ':' .. id)
+  local index = of_type('zset', 'aioinfra:dead:' .. queue)
+  local payload = redis.pcall('GET', 'arq:job:' .. id)
+  payload = type(payload) == 'string' and payload or ''
+  redis.call('HSET', letter, 'payload', payload, 'record', record, 'at', now_text)
   redis.call('EXPIRE', letter, ARGV[4])
   redis.call('ZADD', index, now_text, id)
   redis.call('EXPIRE', index, ARGV[4])
@@ -93,7 +105,8 @@ end
 
 -- Whether other workers may still know what to do with the job.
 local function still_parked(queue, id, grace)
-  local since = tonumber(redis.call('GET', 'aioinfra:parked:' .. id) or now)
+  local since = redis.pcall('GET', 'aioinfra:parked:' .. id)
+  since = type(since) == 'string' and #since <= 15 and tonumber(string.match(since, '^%d+$')) or now
   if since + grace <= now or not put_back(queue, id, now + PARKED) then
     return false
   end
