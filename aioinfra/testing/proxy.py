@@ -23,17 +23,16 @@ import socket
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.errors import InvalidArgument, LifecycleError
-from aioinfra.testing.proxy_connection import Direction, Link, LostReplies, ProxyConnection, Upstream
+from aioinfra.errors import LifecycleError
+from aioinfra.testing.proxy_connection import Direction, Link, LostReplies, ProxyConnection
 from aioinfra.testing.toxics import Toxic
+from aioinfra.testing.upstream import LOCALHOST, parse_upstream
 
 __all__ = ["ActiveToxic", "Direction", "FaultProxy", "LostReplies", "ProxyFigures"]
 
 _BACKLOG: Final = 512
-_LOCALHOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,8 @@ class FaultProxy:
     """
 
     def __init__(self, upstream: str, *, port: int = 0, seed: int = 0) -> None:
-        self._parts, self.upstream = _parse(upstream)
+        self._address = parse_upstream(upstream)
+        self.upstream = self._address.upstream
         check_whole("port", port, 0, 65_535)
         self.passing = asyncio.Event()
         self.passing.set()
@@ -108,7 +108,7 @@ class FaultProxy:
     @property
     def host(self) -> str:
         """Always 127.0.0.1."""
-        return _LOCALHOST
+        return LOCALHOST
 
     @property
     def port(self) -> int:
@@ -118,8 +118,7 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """The upstream's URL with this proxy's address in place of the server's; credentials included."""
-        scheme, credentials, path, query = self._parts
-        return urlunsplit((scheme, f"{credentials}{_LOCALHOST}:{self._port}", path, query, ""))
+        return self._address.url(self._port)
 
     def figures(self) -> ProxyFigures:
         """Totals since it was made, and the connections that are open now."""
@@ -303,29 +302,8 @@ def _bound(port: int) -> socket.socket:
     try:
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((_LOCALHOST, port))
+        listener.bind((LOCALHOST, port))
     except BaseException:
         listener.close()
         raise
     return listener
-
-
-def _parse(url: str) -> tuple[tuple[str, str, str, str], Upstream]:
-    """Scheme, credentials with ``@``, path and query for this proxy's URL; and where to connect."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidArgument("upstream", "is not a URL with a port from 0 to 65535") from None
-    credentials, found, _ = parts.netloc.rpartition("@")
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise InvalidArgument("upstream", "unix:// needs the path of a socket")
-        database = next(iter(parse_qs(parts.query).get("db", ["0"])))
-        return ("redis", credentials + found, f"/{database}", ""), Upstream(path=unquote(parts.path))
-    if not parts.scheme or not parts.hostname:
-        raise InvalidArgument("upstream", "must be scheme://host:port or unix:///path")
-    if port is None and parts.scheme not in ("redis", "rediss"):
-        raise InvalidArgument("upstream", "needs a port")
-    shown = (parts.scheme, credentials + found, parts.path, parts.query)
-    return shown, Upstream(host=unquote(parts.hostname), port=6379 if port is None else port)

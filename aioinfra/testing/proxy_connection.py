@@ -18,10 +18,10 @@ import random
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aioinfra.testing.toxics import Stage, Toxic
+from aioinfra.testing.upstream import Upstream, send_at_once
 
 _READ_BYTES: Final = 1 << 14
 _BUFFERED_READS: Final = 64  # with the former: at most 1 MiB waits in each direction
@@ -38,48 +38,6 @@ class Direction(enum.Enum):
     def covers(self, other: Direction) -> bool:
         """Whether what acts in this direction acts in the other."""
         return self is other or self is Direction.BOTH
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Where a proxy connects to: a unix socket's path, or a host and port."""
-
-    path: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
-
-    async def connect(self) -> socket.socket:
-        """A connected non-blocking socket. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        if self.path is not None:
-            return await _connect(loop, socket.AF_UNIX, self.path)
-        failure: OSError = ConnectionRefusedError("no address")
-        for family, _, _, _, address in await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            try:
-                return await _connect(loop, family, address)
-            except OSError as error:
-                failure = error
-        raise failure
-
-
-async def _connect(
-    loop: asyncio.AbstractEventLoop, family: int, address: str | tuple[object, ...]
-) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.setblocking(False)
-        _send_at_once(opened)
-        await loop.sock_connect(opened, address)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def _send_at_once(opened: socket.socket) -> None:
-    """Without Nagle's algorithm: the pieces of a Slicer are to arrive as they were cut."""
-    if opened.family != socket.AF_UNIX:
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class LostReplies:
@@ -204,7 +162,7 @@ class ProxyConnection:
         self._reset = False
         self._on_closed = on_closed
         client.setblocking(False)
-        _send_at_once(client)
+        send_at_once(client)
         self.up = Link(self, Direction.UPSTREAM)
         self.down = Link(self, Direction.DOWNSTREAM)
         self.task = asyncio.create_task(self._run(), name=f"aioinfra-proxy-connection-{number}")
