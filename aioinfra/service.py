@@ -63,7 +63,7 @@ class ServiceOptions:
     include: Sequence[str] = ()
     queues: Mapping[str, int] = field(default_factory=dict)
     settings: Settings | None = None
-    redis_url: str | None = None
+    redis_url: str | None = field(default=None, repr=False)  # may hold a password
     configure_logging: bool = True
     cache_ttl: float = 300.0
     process_default: bool = True
@@ -268,9 +268,9 @@ class Service:
             try:
                 module = importlib.import_module(name)
             except ModuleNotFoundError as error:
-                if error.name != name:
-                    raise
-                raise ConfigError(f"include: there is no module {name!r}") from None
+                if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                    raise  # the module is there, and imports something that is not
+                raise ConfigError(f"include: there is no module {error.name!r}") from None
             for task in tasks_of(module):
                 self.add_task(task)
 
@@ -373,13 +373,15 @@ class Service:
         return len(worker.tasks)
 
     def _weights(self, setup: WorkerSetup) -> dict[str, int]:
-        if setup.queues is not None:
-            return dict(setup.queues)
         weights = dict(self._options.queues)
         for task in self.tasks:
             queue = task.task_options.queue
             weights.setdefault(queue, DEFAULT_WEIGHTS.get(queue, 1))
-        return weights
+        if setup.queues is None:
+            return weights
+        for queue in setup.queues.keys() - weights.keys():
+            logger.warning("no task of the service names the queue %r, which this worker is to serve", queue)
+        return dict(setup.queues)
 
     async def _record_progress(self, job_id: str, progress: Progress) -> None:
         """Best effort: a server that is away for a moment must not fail a job that is well."""

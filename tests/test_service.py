@@ -161,6 +161,31 @@ async def test_a_missing_module_is_named(valkey_url: str) -> None:
         await Service(options).__aenter__()
 
 
+async def test_a_missing_package_of_a_module_is_named(valkey_url: str) -> None:
+    with pytest.raises(ConfigError, match="no module 'nowhere'"):
+        async with Service(ServiceOptions(include=("nowhere.tasks",), redis_url=valkey_url)):
+            pass
+
+
+def test_a_url_stays_out_of_the_options_repr() -> None:
+    assert "secret" not in repr(ServiceOptions(redis_url="redis://:secret@localhost"))
+
+
+async def test_a_queue_that_no_task_names_is_pointed_out(
+    valkey_url: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @task(queue=f"{prefix}email", name=f"{prefix}send")
+    async def send() -> None: ...
+
+    service = service_on(valkey_url)
+    service.add_task(send)
+    async with service:
+        service.worker(WorkerSetup(queues={f"{prefix}email": 1, f"{prefix}emial": 1}), handle_signals=False)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no task of the service names the queue '{prefix}emial', which this worker is to serve"
+    ]
+
+
 def test_bad_options_are_named() -> None:
     with pytest.raises(InvalidArgument, match="include"):
         Service.from_env(include="shop.tasks")

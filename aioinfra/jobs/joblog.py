@@ -17,7 +17,11 @@ class ServiceLog:
     __slots__ = ()
 
     def started(self, run: Run) -> None:
-        if logger.isEnabledFor(logging.INFO):
+        stalls = run.claim.stalls
+        if stalls:
+            extra = _fields(run) | {"stalls": stalls}
+            logger.warning("job started again: an earlier worker ended without a word", extra=extra)
+        elif logger.isEnabledFor(logging.INFO):
             logger.info("job started", extra=_fields(run))
 
     def ended(self, run: Run, outcome: Outcome, seconds: float | None) -> None:
@@ -27,8 +31,9 @@ class ServiceLog:
             extra = _fields(run, seconds) | {"reason": outcome.reason}
             logger.error("job failed: %s", error_record(error).type, extra=extra, exc_info=told)
         elif isinstance(outcome, Retried) and outcome.error is not None:
-            kind = error_record(outcome.error).type
-            logger.warning("job will be retried in %.1f s after %s", outcome.delay, kind, extra=_fields(run))
+            record = error_record(outcome.error)
+            extra = _fields(run) | {"error": f"{record.type}: {record.message}"}
+            logger.warning("job will be retried in %.1f s after %s", outcome.delay, record.type, extra=extra)
         elif isinstance(outcome, Released) and seconds is None:
             logger.debug("job left to other workers", extra=_fields(run))  # every second, and said already
         elif logger.isEnabledFor(logging.INFO):
