@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GATE = 'read -r _ && exec "$@" </dev/null'
-_WATCHDOG = 'read -r _; kill -9 -- "-$0"; test -z "$1" || rm -rf -- "$1"'
+_WATCHDOG = 'read -r _; kill -s KILL -- "-$0"; test -z "$1" || rm -rf -- "$1"'
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.02
 
