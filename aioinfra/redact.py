@@ -64,10 +64,12 @@ _KEY_CHARACTERS: Final = 256
 _URLS = re.compile(r"://[^\s\"'<>]*")
 _PORT = re.compile(r"(\d{1,5}|port|\{\w*\})?[).,;:\]}]*", re.IGNORECASE)
 _USER = re.compile(r"[\w.+-]*")
-_KEY = re.compile(r"""(?<![\w.-])([A-Za-z][\w.-]{0,63})["']?\s{0,3}[=:]\s{0,3}""")
+_KEY = re.compile(r"""(?<![\w.-])([A-Za-z][\w.-]{0,63}+)["']?+\s{0,3}+[=:]\s{0,3}""")
 _VALUE = re.compile(r"""\"[^"]{0,256}"|'[^']{0,256}'|[^\s,;&"'(){}\[\]]+""")
-_AUTH_SCHEME = re.compile(r"\b(bearer|basic)\s{1,3}[\w.~+/=-]{6,}", re.IGNORECASE)
+_AUTH_SCHEME = re.compile(r"\b([Bb]earer|BEARER|[Bb]asic|BASIC)\s{1,3}[\w.~+/=-]{6,}")
 _CARD = re.compile(r"(?<![\d.])[2-6](?:[ -]?\d){12,18}(?![\d.])")
+
+_SHORTEST_CARD: Final = 13
 
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 # Written by the renderers as they are.
@@ -192,8 +194,8 @@ class _Policy:
     def member(self, decision: int, value: Any, walk: _Walk) -> Any:
         """A value under a key of that decision; the same object when it may stay."""
         if decision == _SECRET:
-            return value if value is None or isinstance(value, bool) else MASK
-        if decision == _URL and isinstance(value, str):
+            return value if value is None or type(value) is bool else MASK
+        if decision == _URL and issubclass(type(value), str):
             return self.url(self.cut(value))
         return walk.value(value)
 
@@ -213,10 +215,14 @@ class _Policy:
             text = f"{_mask_cut_url(text[: self.options.max_text])}… ({len(text)} characters)"
         elif type(text) is not str:
             text = str.__str__(text)
-        if "://" in text:
+        if "://" in text and (
+            "@" in text or text.count("://") != text.count("http://") + text.count("https://")
+        ):
             text = _URLS.sub(self._urls, text)
-        text = _AUTH_SCHEME.sub(lambda found: f"{found[1]} {MASK}", text)
-        return _CARD.sub(_mask_card, self._assignments(text))
+        if _AUTH_SCHEME.search(text):
+            text = _AUTH_SCHEME.sub(lambda found: f"{found[1]} {MASK}", text)
+        text = self._assignments(text)
+        return _CARD.sub(_mask_card, text) if len(text) >= _SHORTEST_CARD else text
 
     def url(self, url: str) -> str:
         """A URL without its secrets."""
@@ -274,8 +280,12 @@ class _Policy:
             return text
         parts: list[str] = []
         done = 0
+        decisions = self.decisions
         for key in _KEY.finditer(text):
-            if key.start() < done or self.decide(key[1]) != _SECRET:
+            decision = decisions.get(key[1])
+            if decision is None:
+                decision = self.decide(key[1])
+            if key.start() < done or decision != _SECRET:
                 continue
             value = _VALUE.match(text, key.end())
             if value is not None:
@@ -304,7 +314,10 @@ class _Walk:
             return self._enter(value, self._mapping)
         if kind is list or kind is tuple:
             return self._enter(value, self._members)
-        return self._object(value)
+        try:
+            return self._object(value)
+        except Exception as error:  # noqa: BLE001 - what it inherits or overrides may raise anything
+            return f"<unreadable {name_of(kind)}: {name_of(type(error))}>"
 
     def _enter(self, value: Any, step: Callable[[Any], Any]) -> Any:
         if id(value) in self._path:
@@ -315,7 +328,7 @@ class _Walk:
         try:
             return step(value)
         except Exception as error:  # noqa: BLE001 - a container whose iteration raises must not end a log line
-            return f"<unreadable {type(value).__name__}: {type(error).__name__}>"
+            return f"<unreadable {name_of(type(value))}: {name_of(type(error))}>"
         finally:
             self._path.pop()
 
@@ -392,10 +405,14 @@ class _Walk:
         return self._policy.text(_printed(value))
 
 
+name_of: Final[Callable[[type], str]] = vars(type)["__name__"].__get__
+"""A class's name from the slot of type itself: a metaclass may answer for ``__name__`` and raise."""
+
+
 def describe(error: BaseException) -> str:
     """The text of an exception; never raises, not scanned."""
     try:
-        return str(error)
+        return str.__str__(str(error))  # a subclass of str may override what is done to it next
     except Exception as failure:  # noqa: BLE001 - __str__ may raise anything
         return f"<unprintable: {type(failure).__name__}>"
 

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from aioinfra.jobs.job import ErrorRecord, Failed, Outcome
-from aioinfra.redact import DEFAULT_REDACTOR
+from aioinfra.redact import DEFAULT_REDACTOR, name_of
 
 _MESSAGE_LIMIT = 8_192
 _NAME_LIMIT = 512
@@ -65,7 +65,7 @@ def _type_name(kind: type[BaseException]) -> str:
     try:
         name, module = str.__str__(kind.__qualname__), str.__str__(kind.__module__)
     except Exception:  # noqa: BLE001 - a metaclass may answer anything, and __module__ need be no text
-        name, module = type.__dict__["__name__"].__get__(kind), "builtins"
+        name, module = name_of(kind), "builtins"
     return printable((name if module == "builtins" else f"{module}.{name}")[:_NAME_LIMIT])
 
 

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from aioinfra.errors import InvalidArgument
 from aioinfra.logs.levels import LEVELS
-from aioinfra.logs.logger import BoundLogger, get_logger
+from aioinfra.logs.logger import BoundLogger, GivenSite, get_logger
 from aioinfra.logs.pipeline import ORIGIN
 
 P = ParamSpec("P")
@@ -121,7 +121,11 @@ def _about(
     log = logger or get_logger(getattr(function, "__module__", None) or "root")
     name = getattr(function, "__qualname__", type(function).__name__)
     code = getattr(inspect.unwrap(function), "__code__", None)
-    site = ("<unknown>", name, 0) if code is None else (code.co_filename, code.co_name, code.co_firstlineno)
+    site = (
+        GivenSite("<unknown>", name, 0)
+        if code is None
+        else GivenSite(code.co_filename, code.co_name, code.co_firstlineno)
+    )
     return log, name, {ORIGIN: site}
 
 

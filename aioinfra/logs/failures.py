@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from aioinfra.redact import describe
+from aioinfra.redact import describe, name_of
 
 _MAX_FRAMES: Final = 50
 _MAX_LINKS: Final = 8
+
+
+def is_swallowed(error: BaseException) -> bool:
+    """Whether what came out of a value that was to be logged ends there.
+
+    Interrupts and exits do not: a signal handler may have raised them while the value was being read.
+    """
+    return isinstance(error, Exception | GeneratorExit | asyncio.CancelledError)
+
+
+def unformatted(event: object, error: BaseException, clean: Callable[[str], str]) -> str:
+    """The message of a line whose values could not be read: what there is of it, and why. Never raises."""
+    kind = type(event)
+    text = clean(str.__str__(event)) if issubclass(kind, str) else f"<{name_of(kind)}>"
+    return f"{text} (not formatted: {name_of(type(error))})"
 
 
 def find_exception(exc_info: Any) -> BaseException | None:
@@ -23,6 +39,15 @@ def find_exception(exc_info: Any) -> BaseException | None:
 
 
 def snapshot(error: BaseException, clean: Callable[[str], str]) -> dict[str, Any]:
+    """`read_exception`, or the mere type of one that cannot be read: its class may override anything."""
+    try:
+        return read_exception(error, clean)
+    except Exception as broken:  # noqa: BLE001 - as said
+        message = f"<unreadable: {name_of(type(broken))}>"
+        return {"type": name_of(type(error)), "message": message, "frames": []}
+
+
+def read_exception(error: BaseException, clean: Callable[[str], str]) -> dict[str, Any]:
     """Type, message, frames and chain of an exception.
 
     Frames are ``[file, line, function]``, outermost first, at most 50 (the middle is left out). The chain

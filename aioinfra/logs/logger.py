@@ -11,21 +11,31 @@ import logging
 import sys
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import structlog
 from structlog._base import BoundLoggerBase
 
-from aioinfra.logs.failures import find_exception, stack_of
+from aioinfra.logs.failures import find_exception, is_swallowed, stack_of, unformatted
 from aioinfra.logs.levels import LABELS, LEVELS, LevelRules
 from aioinfra.logs.pipeline import EVENT, ORIGIN, Pipeline
 from aioinfra.redact import DEFAULT_REDACTOR
 
 _SPECIAL: Final = frozenset({"extra", "stacklevel", "stack_info", EVENT, ORIGIN})
+_STRUCTLOGS: Final = frozenset({"self", "level", EVENT})
+"""Parameters of structlog's own log methods."""
 
 
 Site: TypeAlias = tuple[str, str, int]
 """Path, function and line of a call."""
+
+
+class GivenSite(NamedTuple):
+    """A `Site` that a decorator gives under `ORIGIN`, instead of the call's own. No caller's value is one."""
+
+    path: str
+    function: str
+    line: int
 
 
 class Channel:
@@ -109,16 +119,29 @@ class BoundLogger(BoundLoggerBase):
         frame = sys._getframe(2)  # noqa: SLF001 - the only way to the caller's line without building a stack
         code = frame.f_code
         site = (code.co_filename, code.co_name, frame.f_lineno)
-        if fields and not _SPECIAL.isdisjoint(fields):
-            event, fields, site = _resolve_special(event, fields, frame)
-        message = event if type(event) is str and not args else interpolate(event, args)
         pipeline = channel.pipeline
+        clean = DEFAULT_REDACTOR.text if pipeline is None else pipeline.clean
+        stop: BaseException | None = None
+        try:
+            if fields and not _SPECIAL.isdisjoint(fields):
+                event, fields, site = _resolve_special(event, fields, frame)
+            if type(event) is not str or args:
+                message = clean(interpolate(event, args))
+            elif "=" in event or ":" in event or "earer" in event:  # as is_suspect, which costs twice that
+                message = clean(event)
+            else:
+                message = event
+        except BaseException as error:  # noqa: BLE001 - what a value raises when it is read; see is_swallowed
+            message, fields = unformatted(event, error, clean), {}
+            stop = None if is_swallowed(error) else error
         if pipeline is None:
             emit_elsewhere(channel.name, level, message, {**self._context, **fields}, site)
-            return
-        label = LABELS.get(level) or logging.getLevelName(level)
-        origin = (None, label, channel.name, *site)
-        pipeline.run(channel, label, level, {**self._context, **fields, EVENT: message, ORIGIN: origin})
+        else:
+            label = LABELS.get(level) or logging.getLevelName(level)
+            origin = (None, label, channel.name, *site)
+            pipeline.run(channel, label, level, {**self._context, **fields, EVENT: message, ORIGIN: origin})
+        if stop is not None:
+            raise stop
 
 
 class Channels:
@@ -162,16 +185,19 @@ def get_logger(name: str | None = None, **fields: Any) -> BoundLogger:
 
 
 def interpolate(event: object, args: tuple[object, ...]) -> str:
-    """The message with its arguments, as the standard library formats it; never raises."""
+    """The message with its arguments, as the standard library formats it; not scanned, but masked by their keys.
+
+    A wrong format and an argument that cannot be printed are told in the text.
+    """
     try:
         text = event if isinstance(event, str) else str(event)
         if not args:
             return text
-        only = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else None
-        return text % (only if only is not None else args)
+        if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+            return text % DEFAULT_REDACTOR.mapping(args[0])
+        return text % args
     except Exception as error:  # noqa: BLE001 - a wrong format or a raising __str__ must not end the caller's work
-        kind = type(event).__name__
-        return f"{event if isinstance(event, str) else kind} (not formatted: {type(error).__name__})"
+        return unformatted(event, error, str)
 
 
 def _resolve_special(
@@ -196,19 +222,34 @@ def _resolve_special(
         else:
             fields[f"{EVENT}_"] = given
     code = frame.f_code
-    return event, fields, fields.pop(ORIGIN, None) or (code.co_filename, code.co_name, frame.f_lineno)
+    place: Site = (code.co_filename, code.co_name, frame.f_lineno)
+    if ORIGIN in fields:
+        site = fields.pop(ORIGIN)
+        if type(site) is GivenSite:
+            place = site
+        else:
+            fields[f"{ORIGIN}_"] = site
+    return event, fields, place
 
 
 def emit_elsewhere(name: str, level: int, message: str, fields: dict[str, Any], site: Site) -> None:
-    """Log through what the application has set up by itself."""
+    """Log through what the application has set up by itself. What that raises is its own."""
     if structlog.is_configured():
-        structlog.get_logger(name).log(level, message, **fields)
+        taken = {f"{key}_" if key in _STRUCTLOGS else key: value for key, value in fields.items()}
+        structlog.get_logger(name).log(level, message, **taken)
         return
     logger = logging.getLogger(name)
     if not logger.isEnabledFor(level):
         return
-    error = find_exception(fields.pop("exc_info", None))
-    shown = "".join(f" {key}={value}" for key, value in DEFAULT_REDACTOR.mapping(fields).items())
     path, function, line = site
-    raised = None if error is None else (type(error), error, error.__traceback__)
-    logger.handle(logger.makeRecord(name, level, path, line, "%s", (message + shown,), raised, function))
+    raised = stop = None
+    try:
+        error = find_exception(fields.pop("exc_info", None))
+        raised = None if error is None else (type(error), error, error.__traceback__)
+        message += "".join(f" {key}={value}" for key, value in DEFAULT_REDACTOR.mapping(fields).items())
+    except BaseException as broken:  # noqa: BLE001 - what a field raises when it is read; see is_swallowed
+        message = unformatted(message, broken, str)
+        stop = None if is_swallowed(broken) else broken
+    logger.handle(logger.makeRecord(name, level, path, line, "%s", (message,), raised, function))
+    if stop is not None:
+        raise stop

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from aioinfra.logs.failures import is_swallowed, unformatted
 from aioinfra.logs.levels import LABELS, LevelRules
-from aioinfra.logs.pipeline import EVENT, ORIGIN, Pipeline
+from aioinfra.logs.logger import interpolate
+from aioinfra.logs.pipeline import EVENT, ORIGIN, Pipeline, is_suspect
 
 # What a record has by itself; formatters of other handlers add the last two. The rest came as `extra`.
 # color_message is uvicorn's message once more, with escape codes.
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+_INTERNAL: Final = frozenset({EVENT, ORIGIN})
 
 
 class PipelineHandler(logging.Handler):
@@ -41,15 +45,22 @@ class PipelineHandler(logging.Handler):
         event: dict[str, Any] = {}
         values = vars(record)
         for name in values.keys() - _OWN:
-            event[str(name)] = values[name]
-        if record.exc_info:
+            event[str(name) if name not in _INTERNAL else f"{name}_"] = values[name]
+        if record.exc_info is not None:
             event["exc_info"] = record.exc_info
-        if record.stack_info:
+        if record.stack_info is not None:
             event["stack"] = record.stack_info
-        label = LABELS.get(record.levelno, record.levelname)
-        message = _message(record)
-        # Other libraries put whole URLs and key=value into their texts, where no field name tells on them.
-        event[EVENT] = self._pipeline.clean(message) if "=" in message or "://" in message else message
+        level = record.levelno if isinstance(record.levelno, int) else logging.INFO
+        label = LABELS.get(level) or str(record.levelname)
+        stop: BaseException | None = None
+        try:
+            message = _message(record)
+            if record.args or type(message) is not str or is_suspect(message):
+                message = self._pipeline.clean(message)
+        except BaseException as error:  # noqa: BLE001 - what an argument raises when it is read; see is_swallowed
+            message = unformatted(record.msg, error, self._pipeline.clean)
+            stop = None if is_swallowed(error) else error
+        event[EVENT] = message
         event[ORIGIN] = (
             record.created,
             label,
@@ -58,7 +69,9 @@ class PipelineHandler(logging.Handler):
             record.funcName or "<unknown>",
             record.lineno,
         )
-        self._pipeline.run(record, label, record.levelno, event)
+        self._pipeline.run(record, label, level, event)
+        if stop is not None:
+            raise stop
 
 
 @dataclass(slots=True)
@@ -121,7 +134,7 @@ def _writes_to_console(handler: logging.Handler) -> bool:
 
 
 def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception as error:  # noqa: BLE001 - a wrong format string must not lose the line
-        return f"{record.msg!s} (not formatted: {type(error).__name__})"
+    """The record's text with its arguments; a mapping's are masked by their keys."""
+    if isinstance(record.args, Mapping) and type(record) is logging.LogRecord:
+        return interpolate(record.msg, (record.args,))
+    return record.getMessage()
