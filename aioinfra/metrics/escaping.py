@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+LONGEST_LABEL: Final = 128
+"""Characters of a label's value."""
+
 _LABEL = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _HELP = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
@@ -10,6 +15,11 @@ def plain(value: object) -> str:
     """Any label value as text that UTF-8 can encode; lone surrogates become their escapes."""
     text = value if type(value) is str else str(value)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def label_value(value: object) -> str:
+    """As `plain`, and cut: a label that somebody fills with texts costs a bounded amount."""
+    return plain(value)[:LONGEST_LABEL]
 
 
 def escape_label(text: str) -> str:

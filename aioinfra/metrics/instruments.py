@@ -22,7 +22,14 @@ from typing import Any, Final, Generic, TypeVar
 from aioprometheus import collectors
 
 from aioinfra.errors import InvalidArgument
-from aioinfra.metrics.escaping import EscapedText, escape_help, escape_label, plain
+from aioinfra.metrics.escaping import (
+    LONGEST_LABEL,
+    EscapedText,
+    escape_help,
+    escape_label,
+    label_value,
+    plain,
+)
 
 OVERFLOW: Final = "__other__"
 MAX_SERIES: Final = 1_000
@@ -160,7 +167,9 @@ class Family(Generic[SlotT]):
     def _bind(self, values: tuple[object, ...]) -> SlotT:
         slot = self._slot(values)
         # 1, True and 1.0 are one key of a dict, but not one text: only texts are remembered.
-        if all(type(value) is str for value in values) and len(self._bound) < 2 * self._max_series:
+        if len(self._bound) < 2 * self._max_series and all(
+            type(value) is str and len(value) <= LONGEST_LABEL for value in values
+        ):
             self._bound[values] = slot
         return slot
 
@@ -169,7 +178,7 @@ class Family(Generic[SlotT]):
             raise InvalidArgument(
                 "labels", f"{self.name} has the labels {', '.join(self.label_names) or '(none)'}"
             )
-        key = tuple(map(plain, values))
+        key = tuple(map(label_value, values))
         slot = self._slots.get(key)
         if slot is not None:
             return slot
@@ -202,7 +211,7 @@ class Family(Generic[SlotT]):
     def _present(self, labels: Mapping[str, Any] | None) -> SlotT:
         """As `_of`, but a series that is not there is a KeyError, and stays away: reading makes none."""
         given = labels or {}
-        return self._slots[tuple(plain(given[name]) for name in self.label_names)]
+        return self._slots[tuple(label_value(given[name]) for name in self.label_names)]
 
     def _labels_of(self, slot: SlotT) -> dict[str, str]:
         return {name: EscapedText(value) for name, value in zip(self.label_names, slot.values, strict=True)}

@@ -5,11 +5,16 @@ Every method runs on somebody's hot path: slots are bound once per combination o
 
 from __future__ import annotations
 
-from aioinfra.metrics.instruments import CounterSlot, HistogramSlot
+from collections.abc import Container
+from typing import Final
+
+from aioinfra.metrics.instruments import OVERFLOW, CounterSlot, HistogramSlot
 from aioinfra.metrics.registry import MetricsRegistry
 
-_MAX_BOUND = 10_000
+UNKNOWN_TASK: Final = "__unknown__"
+_MAX_BOUND: Final = 10_000
 """Combinations of labels kept bound; beyond, they are looked up each time."""
+_MAX_ENQUEUED_TASKS: Final = 200
 
 
 class CacheMetrics:
@@ -44,9 +49,21 @@ class CacheMetrics:
 
 
 class JobMetrics:
-    """The jobs group."""
+    """The jobs group.
 
-    def __init__(self, registry: MetricsRegistry) -> None:
+    Names of tasks come out of payloads, and whoever may enqueue may write any. Runs are counted under a task's own
+    name once a worker here has started one or ``known_tasks`` holds it, else under ``__unknown__``; jobs stored
+    here under the first 200 names, then under ``__other__``.
+
+    Args:
+        registry: where the metrics are.
+        known_tasks: further names that stand for themselves; looked into whenever a new one is met.
+    """
+
+    def __init__(self, registry: MetricsRegistry, known_tasks: Container[str] = ()) -> None:
+        self._known_tasks = known_tasks
+        self._started_tasks: set[str] = set()
+        self._enqueued_tasks: set[str] = set()
         self._enqueued = registry.counter("aioinfra_jobs_enqueued_total")
         self._claimed = registry.counter("aioinfra_jobs_claimed_total")
         self._started = registry.counter("aioinfra_jobs_started_total")
@@ -63,6 +80,11 @@ class JobMetrics:
         self._ends: dict[tuple[str, str, str], tuple[CounterSlot, HistogramSlot]] = {}
 
     def enqueued(self, queue: str, task: str) -> None:
+        if task not in self._enqueued_tasks and task not in self._known_tasks:
+            if len(self._enqueued_tasks) < _MAX_ENQUEUED_TASKS:
+                self._enqueued_tasks.add(task)
+            else:
+                task = OVERFLOW
         self._enqueued.labels(queue, task).inc()
 
     def claimed(self, queue: str, count: int) -> None:
@@ -71,6 +93,7 @@ class JobMetrics:
     def started(self, queue: str, task: str, waited: float) -> None:
         bound = self._starts.get((queue, task))
         if bound is None:
+            self._started_tasks.add(task)  # a worker starts only the tasks that it has
             bound = self._started.labels(queue, task), self._waited.labels(queue)
             if len(self._starts) < _MAX_BOUND:
                 self._starts[queue, task] = bound
@@ -80,8 +103,10 @@ class JobMetrics:
     def finished(self, queue: str, task: str, outcome: str, seconds: float) -> None:
         bound = self._ends.get((queue, task, outcome))
         if bound is None:
-            bound = self._finished.labels(queue, task, outcome), self._ran.labels(queue, task)
-            if len(self._ends) < _MAX_BOUND:
+            known = task in self._started_tasks or task in self._known_tasks
+            label = task if known else UNKNOWN_TASK
+            bound = self._finished.labels(queue, label, outcome), self._ran.labels(queue, label)
+            if known and len(self._ends) < _MAX_BOUND:
                 self._ends[queue, task, outcome] = bound
         bound[0].inc()
         bound[1].observe(seconds)

@@ -42,6 +42,41 @@ def test_the_cache_group(registry: MetricsRegistry) -> None:
     assert value(registry, "aioinfra_cache_keys_total", operation="mget", result="miss") == 3
 
 
+def series(registry: MetricsRegistry, name: str, label: str) -> set[str]:
+    """The values of one label of one metric."""
+    families = text_string_to_metric_families(render_now(registry).decode())
+    return {sample.labels[label] for family in families for sample in family.samples if sample.name == name}
+
+
+def test_names_of_tasks_that_nobody_knows_make_no_series(registry: MetricsRegistry) -> None:
+    observer = JobMetrics(registry, known_tasks={"refused": 1})
+    observer.started("email", "send", 0.4)
+    for index in range(5_000):
+        observer.finished("email", f"junk-{index}", "released", 0)
+        observer.enqueued("email", f"junk-{index}")
+    observer.finished("email", "send", "succeeded", 1)
+    observer.finished("email", "refused", "failed", 0)
+    observer.enqueued("email", "refused")
+    assert series(registry, "aioinfra_jobs_finished_total", "task") == {"__unknown__", "send", "refused"}
+    assert series(registry, "aioinfra_jobs_run_seconds_count", "task") == {"__unknown__", "send", "refused"}
+    enqueued = series(registry, "aioinfra_jobs_enqueued_total", "task")
+    assert {"__other__", "refused", "junk-0"} < enqueued
+    assert len(enqueued) == 202
+    unknown = {"queue": "email", "task": "__unknown__", "outcome": "released"}
+    assert value(registry, "aioinfra_jobs_finished_total", **unknown) == 5_000
+    assert value(registry, "aioinfra_jobs_enqueued_total", queue="email", task="__other__") == 4_800
+
+
+def test_long_label_values_are_cut(registry: MetricsRegistry) -> None:
+    observer = JobMetrics(registry)
+    observer.enqueued("q" * 1_000_000, "t" * 1_000_000)
+    observer.started("email", "s" * 1_000, 0.1)
+    observer.depth("q" * 1_000_000, 3)
+    assert value(registry, "aioinfra_jobs_enqueued_total", queue="q" * 128, task="t" * 128) == 1
+    assert value(registry, "aioinfra_jobs_started_total", queue="email", task="s" * 128) == 1
+    assert len(render_now(registry)) < 20_000
+
+
 def test_the_jobs_group(registry: MetricsRegistry) -> None:
     observer: JobObserver = JobMetrics(registry)
     observer.enqueued("email", "send")
