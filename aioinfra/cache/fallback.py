@@ -11,7 +11,8 @@ look at the remembered keys, the emptying and the switch happen without an await
 Remembered keys are bounded. Beyond the bound the whole namespace is cleared on recovery. What was remembered
 by a process that dies meanwhile is left to the TTLs.
 
-Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised.
+Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised. So
+is PoolExhausted, which says that this process keeps all connections busy.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aioinfra.cache.outage import Outage
 from aioinfra.cache.store import Store
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.errors import AioinfraError, StoreUnavailable
+from aioinfra.errors import AioinfraError, PoolExhausted, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -190,8 +191,11 @@ class FallbackStore:
     # The outage
 
     def _begin(self, error: StoreUnavailable) -> Outage:
-        """The outage under way, begun now if there is none. Raises the error once the store is closed."""
-        if self._closed:
+        """The outage under way, begun now if there is none.
+
+        Raises the error once the store is closed, and back pressure: that says nothing about the server.
+        """
+        if self._closed or (isinstance(error, PoolExhausted) and self.outage is None):
             raise error
         if self.outage is None:
             self.outage = Outage(self._clock.monotonic(), str(error))

@@ -4,7 +4,9 @@ Gets go through one Batcher and leave as one MGET for all that gathered while th
 Sets and deletes go through another and leave as one pipeline. Because all writes of this process pass that one
 queue in order, a write that its caller gave up on never lands after a later write to the same key.
 
-A caller waits at most the budget; the call behind it ends by itself, bounded by the client's socket timeout.
+A caller waits at most the budget for a server that does not answer; the call behind it ends by itself, bounded
+by the client's socket timeout. Waiting for the calls of this process that are ahead is no fault of the server:
+it takes as long as they do, up to 40 budgets.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
+from aioinfra.cache.lane import Command, Lane, chunked, grouped
 from aioinfra.cache.ttl import milliseconds
 from aioinfra.codec.bounds import check_number
-from aioinfra.connection.batch import DEFAULT_LIMITS, Batcher, BatchLimits
+from aioinfra.connection.batch import DEFAULT_LIMITS, BatchLimits
 from aioinfra.connection.pool import RedisClient
-
-Command = tuple[str | bytes | int, ...]
+from aioinfra.connection.translate import ReplyTooLarge
+from aioinfra.errors import DeadlineExceeded, PoolExhausted, StoreError
 
 _KEYS_A_COMMAND: Final = 1000  # in one MGET or UNLINK: bounds how long the server is busy with one command
 _BYTES_A_READ: Final = 1 << 20  # of values expected in one MGET; beyond, large values gain nothing by waiting
+_CHUNKS_AT_ONCE: Final = 4  # of one caller's many keys: keeps the lane busy, and leaves room for others
 _SCAN_COUNT: Final = 1000
 
 
@@ -31,7 +35,8 @@ class RedisStoreOptions:
     """Bounds of one store.
 
     Attributes:
-        budget: seconds that a caller waits for the server.
+        budget: seconds that the server may take for a batch; more for a large one by what has been transferred,
+            at 4 MiB/s.
         limits: of the batches that gets, and that writes, are gathered into.
     """
 
@@ -50,109 +55,177 @@ class Write(NamedTuple):
 
 
 class RedisStore:
-    """A Store over a RedisClient, which stays its owner's to close. One event loop."""
+    """A Store over a RedisClient, which stays its owner's to close. One event loop.
 
-    __slots__ = ("_budget", "_client", "_limits", "_reads", "_typical", "_writes")
+    The three lanes have one batch in flight each: gets; reads of many keys, EXISTS and SCAN; writes. What waits
+    in a lane waits for the batch before it, which ends in time or ends all: see `Batcher`.
+    """
+
+    __slots__ = ("_budget", "_bulk", "_client", "_gets", "_limits", "_typical", "_writes")
 
     def __init__(self, client: RedisClient, options: RedisStoreOptions = RedisStoreOptions()) -> None:
         self._client = client
         self._budget = options.budget
         self._limits = options.limits
         self._typical = 0  # bytes of a recent value
-        self._reads: Batcher[str, bytes | None] = Batcher(
-            self._send_reads, options.limits, deadline=options.budget
+        self._gets: Lane[str, bytes | None] = Lane(client, self._send_gets, options.limits, options.budget)
+        self._bulk: Lane[Command, Any] = Lane(
+            client, self._send_bulk, options.limits, options.budget, self._expected
         )
-        self._writes: Batcher[Write, Any] = Batcher(
-            self._send_writes, options.limits, size_of=_size, deadline=options.budget
+        self._writes: Lane[Write, Any] = Lane(
+            client, self._send_writes, options.limits, options.budget, _size
         )
 
     def get(self, key: str) -> Awaitable[bytes | None]:
-        return self._reads.submit(key)
+        return self._gets.submit(key)
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        if len(keys) <= _KEYS_A_COMMAND:
-            return await self._client.execute("MGET", *keys, deadline=self._budget) if keys else ()
-        chunks = [self.get_many(keys[at : at + _KEYS_A_COMMAND]) for at in _steps(len(keys), _KEYS_A_COMMAND)]
-        return [value for chunk in await asyncio.gather(*chunks) for value in chunk]
+        chunks = self._chunks(keys, self._step())
+        if len(chunks) == 1:
+            return cast("list[bytes | None]", await self._bulk.submit(("MGET", *keys)))
+        values: list[bytes | None] = []
+        for group in grouped(chunks, _CHUNKS_AT_ONCE):
+            for found in await self._all([self._bulk.submit(("MGET", *chunk)) for chunk in group]):
+                values.extend(found)
+        return values
 
     def set(self, key: str, value: bytes, ttl: float | None) -> Awaitable[None]:
         return self._writes.submit(Write((_set(key, value, ttl),), len(key) + len(value)))
 
     async def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
         limits = self._limits
-        commands: list[Command] = []
-        size = 0
-        writes: list[Write] = []
-        for key, value in items:
-            if commands and (len(commands) >= limits.max_items or size + len(value) > limits.max_bytes):
-                writes.append(Write(commands, size))
-                commands, size = [], 0
-            commands.append(_set(key, value, ttl))
-            size += len(key) + len(value)
-        await self._write_all([*writes, Write(commands, size)] if commands else writes)
+        chunks = chunked(
+            items,
+            min(limits.max_items, _KEYS_A_COMMAND),
+            limits.max_bytes,
+            lambda item: len(item[0]) + len(item[1]),
+        )
+        for group in grouped(chunks, _CHUNKS_AT_ONCE):
+            await self._all(
+                [
+                    self._writes.submit(
+                        Write(
+                            [_set(key, value, ttl) for key, value in chunk],
+                            sum(len(key) + len(value) for key, value in chunk),
+                        )
+                    )
+                    for chunk in group
+                ]
+            )
 
     async def delete(self, keys: Sequence[str]) -> int:
-        chunks = [keys[at : at + _KEYS_A_COMMAND] for at in _steps(len(keys), _KEYS_A_COMMAND)]
-        return sum(
-            await self._write_all([Write((("UNLINK", *chunk),), sum(map(len, chunk))) for chunk in chunks])
-        )
+        removed = 0
+        for group in grouped(self._chunks(keys, _KEYS_A_COMMAND), _CHUNKS_AT_ONCE):
+            writes = [Write((("UNLINK", *chunk),), sum(map(len, chunk))) for chunk in group]
+            removed += sum(await self._all([self._writes.submit(write) for write in writes]))
+        return removed
 
     async def exists(self, key: str) -> bool:
-        return bool(await self._client.execute("EXISTS", key, deadline=self._budget))
+        return bool(await self._bulk.submit(("EXISTS", key)))
 
     async def clear(self, pattern: str) -> int:
         removed, cursor = 0, "0"
         while True:
-            reply = await self._client.execute("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+            reply = await self._bulk.submit(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT))
             cursor = reply[0].decode()
             if reply[1]:
-                removed += await self._client.execute("UNLINK", *reply[1])
+                removed += await self._writes.submit(Write((("UNLINK", *reply[1]),), sum(map(len, reply[1]))))
             if cursor == "0":
                 return removed
 
     async def ping(self) -> float:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        await self._client.execute("PING", deadline=self._budget)
+        try:
+            await self._client.execute("PING", deadline=self._budget)
+        except DeadlineExceeded as error:
+            if error.sent or not self._client.crowded:
+                raise
+            raise PoolExhausted(f"no connection became free within {self._budget:g} s", sent=False) from None
         return loop.time() - started
 
     async def aclose(self) -> None:
-        await self._reads.aclose()
-        await self._writes.aclose()
+        for lane in (self._gets, self._bulk, self._writes):
+            await lane.aclose()
 
-    async def _send_reads(self, keys: list[str]) -> Sequence[bytes | None]:
+    async def _send_gets(self, keys: list[str]) -> Sequence[bytes | None]:
         if len(keys) == 1:  # GET, unlike MGET, tells a key that holds something else
-            return [await self._client.execute("GET", keys[0])]
+            replies = await self._gets.call([("GET", keys[0])])
+            return cast("list[bytes | None]", replies)
         distinct = list(dict.fromkeys(keys))
         values = await self._read(distinct)
-        self._typical = len(values[0] or values[-1] or b"")
         if len(distinct) == len(keys):
             return values
         found = dict(zip(distinct, values, strict=True))
         return [found[key] for key in keys]
 
     async def _read(self, keys: list[str]) -> Sequence[bytes | None]:
-        """One MGET; several on connections of their own when large values are to be expected."""
-        step = max(1, _BYTES_A_READ // (self._typical or 1))
-        if len(keys) <= step:
-            return cast("list[bytes | None]", await self._client.execute("MGET", *keys))
-        reads = [self._client.execute("MGET", *keys[at : at + step]) for at in _steps(len(keys), step)]
-        return [value for values in await asyncio.gather(*reads) for value in values]
+        """One MGET; several in one round trip when large values are to be expected."""
+        return await self._mget(self._gets, keys, self._step())
 
-    async def _write_all(self, writes: Sequence[Write]) -> list[Any]:
-        """Submit all, wait for all, raise the first error."""
-        futures = [self._writes.submit(write) for write in writes]
+    async def _mget(self, lane: Lane[Any, Any], keys: Sequence[str], step: int) -> list[bytes | None]:
+        """The values; in two calls when together they are beyond the bound of a reply."""
+        try:
+            replies = await lane.call([("MGET", *chunk) for chunk in self._chunks(keys, step)])
+        except ReplyTooLarge:
+            if len(keys) == 1:
+                raise
+            middle = len(keys) // 2
+            return [
+                *await self._mget(lane, keys[:middle], step),
+                *await self._mget(lane, keys[middle:], step),
+            ]
+        values: list[bytes | None] = []
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+            values = [*values, *reply] if values else reply
+        self._typical = lane.received // len(keys)
+        return values
+
+    async def _send_bulk(self, commands: list[Command]) -> Sequence[Any]:
+        try:
+            replies = await self._bulk.call(commands)
+        except ReplyTooLarge:
+            return [await self._again(command) for command in commands]
+        keys = sum(len(command) - 1 for command in commands if command[0] == "MGET")
+        if keys:
+            self._typical = self._bulk.received // keys
+        return replies
+
+    async def _again(self, command: Command) -> Any:
+        """One command whose reply, or a neighbour's, was too large."""
+        try:
+            if command[0] == "MGET":
+                return await self._mget(self._bulk, cast("tuple[str, ...]", command[1:]), _KEYS_A_COMMAND)
+            return (await self._bulk.call([command]))[0]
+        except StoreError as error:
+            return error
+
+    async def _send_writes(self, writes: list[Write]) -> Sequence[Any]:
+        replies = iter(await self._writes.call([command for write in writes for command in write.commands]))
+        return [_outcome([next(replies) for _ in write.commands]) for write in writes]
+
+    async def _all(self, futures: Sequence[asyncio.Future[Any]]) -> list[Any]:
+        """Wait for all, then raise the first error."""
         replies = await asyncio.gather(*futures, return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply
         return replies
 
-    async def _send_writes(self, writes: list[Write]) -> Sequence[Any]:
-        replies = iter(
-            await self._client.pipeline([command for write in writes for command in write.commands])
-        )
-        return [_outcome([next(replies) for _ in write.commands]) for write in writes]
+    def _step(self) -> int:
+        """Keys of one MGET, by the size of recent values."""
+        return min(_KEYS_A_COMMAND, max(1, _BYTES_A_READ // (self._typical or 1)))
+
+    def _chunks(self, keys: Sequence[str], most: int) -> list[Sequence[str]]:
+        if 0 < len(keys) <= most and sum(map(len, keys)) <= self._limits.max_bytes:
+            return [keys]
+        return chunked(keys, most, self._limits.max_bytes, len)
+
+    def _expected(self, command: Command) -> int:
+        """Bytes of a reply, for the bound of a batch."""
+        return (len(command) - 1) * self._typical
 
 
 def _set(key: str, value: bytes, ttl: float | None) -> Command:
@@ -169,7 +242,3 @@ def _outcome(replies: list[Any]) -> Any:
 
 def _size(write: Write) -> int:
     return write.size
-
-
-def _steps(length: int, step: int) -> range:
-    return range(0, length, step)

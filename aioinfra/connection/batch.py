@@ -31,6 +31,7 @@ Reply = TypeVar("Reply")
 
 _TIMER_SLACK: Final = 0.001  # seconds; what is due so soon ends with what is due now
 _STALLED: Final = 0.01  # seconds that a timer is late when the loop was blocked, and that it is then given
+_PATIENCE: Final = 40  # deadlines that an item waits behind batches which all end in time
 _CLOSE_TIMEOUT: Final = 5.0
 
 
@@ -59,7 +60,10 @@ DEFAULT_LIMITS: Final = BatchLimits()
 
 
 class Batcher(Generic[Item, Reply]):
-    """Collects items and sends them in batches, one batch at a time. Belongs to the loop of its first item.
+    """Collects items and sends them in batches, one batch at a time. Belongs to one event loop.
+
+    That is ``loop``, else the loop of its first item; one that was closed, or whose batch ``send`` refused
+    with WrongEventLoop, is let go of, so that a stray use spoils nothing for later ones.
 
     Args:
         send: takes a batch and returns one reply an item, in order; an exception in a reply's place ends that
@@ -67,8 +71,13 @@ class Batcher(Generic[Item, Reply]):
             Runs in an empty context: a batch belongs to no single caller.
         limits: bounds of a batch and of the queue.
         size_of: bytes of an item, for ``max_bytes``.
-        deadline: seconds from `submit` after which an item ends with DeadlineExceeded, in flight or waiting;
-            ``sent`` says which. The batch in flight goes on.
+        deadline: seconds that a batch in flight may take. Then its items end with DeadlineExceeded, and so do
+            (``sent=False``) those behind it, each when the same time has passed since its `submit`. The batch
+            in flight goes on. Waiting behind batches that end in time is back pressure and no fault of the
+            server: that ends after 40 deadlines, with Overloaded.
+        allowance: asked when the batch in flight is due: seconds that it may take beyond the deadline, for
+            what has been transferred so far.
+        loop: the loop it belongs to.
     """
 
     def __init__(
@@ -78,6 +87,8 @@ class Batcher(Generic[Item, Reply]):
         *,
         size_of: Callable[[Item], int] | None = None,
         deadline: float | None = None,
+        allowance: Callable[[], float] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         if deadline is not None:
             _check_deadline(deadline)
@@ -85,12 +96,14 @@ class Batcher(Generic[Item, Reply]):
         self._limits = limits
         self._size_of = size_of
         self._deadline = deadline
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._allowance = allowance
+        self._loop = loop
         self._closed = False
         self._drain: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: _Group[Item, Reply] = _Group()
         self._flight: _Group[Item, Reply] = _Group()
+        self._flight_due = 0.0
 
     def __len__(self) -> int:
         """Items that wait behind the batch in flight."""
@@ -121,6 +134,7 @@ class Batcher(Generic[Item, Reply]):
                 self._timer = loop.call_at(due, self._expire)
         if self._drain is None:
             self._drain = loop.create_task(self._run(), context=Context())
+            self._drain.add_done_callback(self._drained)
         return future
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
@@ -141,8 +155,23 @@ class Batcher(Generic[Item, Reply]):
         if self._closed:
             raise LifecycleError("the batcher is closed")
         if self._loop is not None:
-            raise WrongEventLoop("the batcher belongs to another event loop: make one per loop")
+            if not self._loop.is_closed():
+                raise WrongEventLoop("the batcher belongs to another event loop: make one per loop")
+            # What is left of a closed loop: nobody waits for it, and its task will never run again.
+            self._drain = self._timer = None
+            self._waiting, self._flight = _Group(), _Group()
         self._loop = loop
+
+    def _drained(self, drain: asyncio.Task[None]) -> None:
+        """A task cancelled before its first step has never entered `_run`, and so not cleared up after it."""
+        if self._drain is drain:
+            self._drain = None
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """The drain was cancelled: who waits would wait for ever."""
+        abandoned, self._waiting = self._waiting, _Group()
+        abandoned.fail_all(StoreUnavailable("the batch was cancelled", sent=False))
 
     async def _run(self) -> None:
         try:
@@ -150,6 +179,9 @@ class Batcher(Generic[Item, Reply]):
                 self._flight = batch = self._take()
                 if batch.items:
                     await self._exchange(batch)
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
         except Exception as error:  # noqa: BLE001 - a size_of that raises must not leave callers waiting
             failed, self._waiting = self._waiting, _Group()
             failed.fail_all(error)
@@ -167,6 +199,8 @@ class Batcher(Generic[Item, Reply]):
             count = limits.max_items
         if self._size_of is not None:
             count = self._fitting(waiting.items, count)
+        if self._deadline is not None and self._loop is not None:
+            self._flight_due = self._loop.time() + self._deadline
         if count == len(waiting.items):
             self._waiting = _Group()
             return waiting.alive()
@@ -191,6 +225,8 @@ class Batcher(Generic[Item, Reply]):
                 raise
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             batch.fail_all(error)
+            if isinstance(error, WrongEventLoop) and not self._waiting.items:
+                self._unbind()
         else:
             batch.settle(replies)
 
@@ -198,20 +234,47 @@ class Batcher(Generic[Item, Reply]):
         """End what is due; one timer serves all items, and looks again when the oldest one left is due."""
         assert self._loop is not None  # noqa: S101 - narrows the type
         assert self._timer is not None  # noqa: S101 - this is its callback
+        assert self._deadline is not None  # noqa: S101 - there is no timer without one
         late = self._loop.time() - self._timer.when()
         if late > _STALLED:
             # The loop stood still, so replies may lie in the sockets unread: a slow process is no dead server.
             # The connection's own timeout bounds the call in any case.
             self._timer = self._loop.call_later(_STALLED, self._expire)
             return
-        now = self._loop.time() + _TIMER_SLACK
+        now = self._loop.time()
+        flight_due = self._flight_due + (self._allowance() if self._allowance is not None else 0.0)
+        if not self._flight.items:  # the next batch is about to leave
+            self._tire(now)
+            look = now + _STALLED if self._waiting.items else None
+        elif flight_due > now + _TIMER_SLACK:
+            self._tire(now)
+            look = min(flight_due, now + self._deadline)  # no later batch is due before that
+        else:
+            self._fail_due(now + _TIMER_SLACK)
+            look = self._waiting.dues[0] if self._waiting.items else None
+        self._timer = self._loop.call_at(look, self._expire) if look is not None else None
+
+    def _fail_due(self, now: float) -> None:
+        """The batch in flight is late: end it, and what has waited as long behind it."""
         text = f"no answer within {self._deadline:g} s"
-        in_flight = self._flight.due_until(now)
-        _fail(self._flight.futures[:in_flight], DeadlineExceeded(text))
+        _fail(self._flight.futures, DeadlineExceeded(text))
         waiting = self._waiting.split(self._waiting.due_until(now))
         _fail(waiting.futures, DeadlineExceeded(text, sent=False))
-        left = self._flight.dues[in_flight : in_flight + 1] or self._waiting.dues[:1]
-        self._timer = self._loop.call_at(left[0], self._expire) if left else None
+
+    def _tire(self, now: float) -> None:
+        """End what has waited for too long although the server answers."""
+        assert self._deadline is not None  # noqa: S101 - narrows the type
+        most = self._deadline * _PATIENCE
+        waiting = self._waiting.split(self._waiting.due_until(now + self._deadline - most))
+        if waiting.items:
+            _fail(waiting.futures, Overloaded(f"not sent within {most:g} s: too many calls wait"))
+
+    def _unbind(self) -> None:
+        """Belong to no loop again: this one is not the one that ``send`` works on."""
+        self._loop = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class _Group(Generic[Item, Reply]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.batch import BatchLimits
-from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import Overloaded
+from aioinfra.connection.pool import PoolOptions, RedisClient
+from aioinfra.connection.translate import ReplyTooLarge
+from aioinfra.errors import Overloaded, PoolExhausted
 
 
 @pytest.fixture
@@ -93,3 +95,72 @@ async def test_a_full_queue_refuses_instead_of_growing(valkey_url: str, prefix: 
         )
         assert sum(isinstance(answer, Overloaded) for answer in answers) == 40
         assert answers.count(None) == 10
+
+
+# Size is no outage
+
+
+async def test_a_hundred_thousand_keys_are_no_outage(valkey_url: str, prefix: str) -> None:
+    values = {str(number): number for number in range(100_000)}
+    async with CacheManager(valkey_url, namespace=prefix) as cache:
+        await cache.mset(values)
+        assert await cache.mget(values) == values
+        assert await cache.delete(*values) == len(values)
+        assert cache.get_stats()["outages"] == 0
+
+
+async def test_twenty_thousand_calls_at_once_are_no_outage(valkey_url: str, prefix: str) -> None:
+    names = [str(number) for number in range(20_000)]
+    async with CacheManager(valkey_url, namespace=prefix) as cache:
+        await asyncio.gather(*(cache.set(name, name) for name in names))
+        assert await asyncio.gather(*(cache.get(name) for name in names)) == names
+        assert cache.get_stats()["outages"] == 0
+
+
+async def test_large_values_are_no_outage(redis_url: str, prefix: str) -> None:
+    value = secrets.token_hex(31 << 20)
+    async with CacheManager(redis_url, namespace=prefix, enable_compression=False) as cache:
+        await cache.set("large", value)
+        assert await cache.get("large") == value
+        assert await cache.mget(["large"]) == {"large": value}
+        assert await cache.delete("large") == 1
+        assert cache.get_stats()["outages"] == 0
+
+
+async def test_values_too_large_for_one_reply_are_read_in_several(valkey_url: str, prefix: str) -> None:
+    large = {str(number): str(number % 10) * 50_000 for number in range(100)}
+    async with RedisClient(valkey_url, PoolOptions(max_reply_bytes=1 << 20)) as client:
+        async with CacheManager(client=client, namespace=prefix, enable_compression=False) as cache:
+            await cache.mset(large)
+            assert await cache.mget(large) == large
+        async with CacheManager(client=client, namespace=prefix, enable_compression=False) as cache:
+            assert await asyncio.gather(*(cache.get(key) for key in large)) == list(large.values())
+            await client.execute("SET", prefix + "huge", b"x" * (2 << 20))
+            with pytest.raises(ReplyTooLarge):
+                await cache.get("huge")
+            answers = await asyncio.gather(
+                cache.mget(["0", "huge"]), cache.mget(["1"]), return_exceptions=True
+            )
+            assert isinstance(answers[0], ReplyTooLarge)
+            assert answers[1] == {"1": large["1"]}
+            assert cache.get_stats()["outages"] == 0
+
+
+async def test_a_pool_that_others_keep_busy_is_back_pressure_and_no_outage(
+    valkey_url: str, prefix: str
+) -> None:
+    options = PoolOptions(max_connections=2, acquire_timeout=0.1)
+    async with (
+        RedisClient(valkey_url, options) as client,
+        CacheManager(client=client, namespace=prefix) as cache,
+    ):
+        await cache.set("a", 1)
+        busy = [asyncio.create_task(client.execute("BLPOP", prefix + "none", 1.5)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for call in (cache.get("a"), cache.set("a", 2), cache.mget(["a"]), cache.exists("a")):
+            with pytest.raises(PoolExhausted):
+                await call
+        assert (await cache.health_check()).outage_seconds is None
+        await asyncio.gather(*busy)
+        assert await cache.get("a") == 1
+        assert cache.get_stats()["outages"] == 0

@@ -284,6 +284,49 @@ async def test_items_submitted_later_live_longer() -> None:
     assert await late == 4
 
 
+async def test_waiting_behind_batches_that_end_in_time_is_no_fault_of_the_server() -> None:
+    """30 batches of 20 ms with a deadline of 0.2 s: the last item waits for 0.6 s, and is answered."""
+
+    async def send(items: list[int]) -> list[int | BaseException]:
+        await asyncio.sleep(0.02)
+        return [*items]
+
+    batcher = Batcher(send, BatchLimits(max_items=1), deadline=0.2)
+    assert await asyncio.gather(*[batcher.submit(number) for number in range(30)]) == list(range(30))
+
+
+async def test_waiting_has_an_end_although_the_server_answers() -> None:
+    async def send(items: list[int]) -> list[int | BaseException]:
+        await asyncio.sleep(0.006)
+        return [*items]
+
+    batcher = Batcher(send, BatchLimits(max_items=1), deadline=0.02)
+    answers = await asyncio.gather(*[batcher.submit(n) for n in range(300)], return_exceptions=True)
+    assert answers[0] == 0
+    assert isinstance(answers[-1], Overloaded)
+    assert not any(isinstance(answer, DeadlineExceeded) for answer in answers)
+    assert await batcher.submit(5) == 5
+
+
+async def test_an_allowance_lets_a_batch_take_longer() -> None:
+    gate = Gate()
+    gate.open.clear()
+    allowed = [1.0]
+    batcher = Batcher(gate.send, deadline=0.03, allowance=lambda: allowed[0])
+    first, second = batcher.submit(1), None
+    await asyncio.sleep(0.1)
+    second = batcher.submit(2)
+    await asyncio.sleep(0.1)
+    assert not first.done()
+    assert not second.done()
+    allowed[0] = 0.0
+    for future in (first, second):
+        with pytest.raises(DeadlineExceeded):
+            await future
+    gate.open.set()
+    await batcher.aclose()
+
+
 async def test_a_blocked_loop_is_not_taken_for_a_dead_server(valkey_url: str, prefix: str) -> None:
     """The reply came in time; this process did not look. That is no outage."""
     async with RedisClient(valkey_url) as client:
@@ -357,3 +400,73 @@ def test_a_second_event_loop_is_refused() -> None:
         with pytest.raises(WrongEventLoop, match="another event loop"):
             second.run(submit())
         first.run(batcher.aclose())
+
+
+async def test_a_drain_cancelled_before_its_first_step_leaves_nobody_waiting() -> None:
+    gate = Gate()
+    batcher = Batcher(gate.send)
+    stranded = batcher.submit(1)
+    assert batcher._drain is not None
+    batcher._drain.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable) as caught:
+            await stranded
+        assert not caught.value.sent
+        assert await batcher.submit(2) == 4
+
+
+async def test_a_cancelled_drain_leaves_nobody_waiting_behind_its_batch() -> None:
+    gate = Gate()
+    gate.open.clear()
+    batcher = Batcher(gate.send)
+    in_flight = batcher.submit(1)
+    await ticks(2)
+    waiting = batcher.submit(2)
+    assert batcher._drain is not None
+    batcher._drain.cancel()
+    async with asyncio.timeout(5):
+        for future, sent in ((in_flight, True), (waiting, False)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await future
+            assert caught.value.sent is sent
+        gate.open.set()
+        assert await batcher.submit(3) == 6
+
+
+def test_a_loop_that_was_closed_is_let_go_of_with_all_it_left_behind() -> None:
+    gate = Gate()
+
+    async def submit() -> int:
+        return await asyncio.wait_for(batcher.submit(4), 5)
+
+    batcher = Batcher(gate.send, deadline=1.0)
+    assert asyncio.run(submit()) == 8
+    torn = asyncio.new_event_loop()
+    torn.call_soon(lambda: batcher.submit(1))  # its batch never leaves
+    torn.call_soon(torn.stop)
+    torn.run_forever()
+    if batcher._drain is not None:
+        batcher._drain.get_coro().close()  # type: ignore[union-attr]  # typeshed: a task may have no coroutine
+        batcher._drain._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's switch of its warning
+    torn.close()
+    assert asyncio.run(submit()) == 8
+
+
+async def test_a_stray_use_from_another_loop_does_not_take_the_batcher_away(valkey_url: str) -> None:
+    async with RedisClient(valkey_url) as client:
+        assert await client.ping() > 0
+        batcher = Batcher(mget(client))
+
+        def stray() -> None:
+            async def use() -> None:
+                with pytest.raises(WrongEventLoop):
+                    await batcher.submit("k")
+                await asyncio.sleep(0.2)  # the other loop lives on
+
+            asyncio.run(use())
+
+        thread = asyncio.create_task(asyncio.to_thread(stray))
+        await asyncio.sleep(0.1)
+        assert await batcher.submit("k") is None
+        await thread
+        await batcher.aclose()
