@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from time import monotonic, time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings and one wait. Implementations: SystemClock, and the virtual clock of the test kit."""
+    """Two readings and a wait. Implementations: SystemClock, and the virtual clock of the test kit."""
 
     def time(self) -> float:
         """Seconds since the epoch. May jump; only for stamps that leave the process."""
@@ -20,6 +21,14 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``; at once (but through the loop) when it is not positive."""
+        ...
+
+
+class ThreadClock(Clock, Protocol):
+    """A clock that threads can wait by, too."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Block the thread until the event is set, at most ``seconds``; whether it is set."""
         ...
 
 
@@ -35,5 +44,8 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
 
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
 
-SYSTEM_CLOCK: Clock = SystemClock()
+
+SYSTEM_CLOCK: ThreadClock = SystemClock()

@@ -14,11 +14,11 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from aioinfra.clock import SYSTEM_CLOCK, ThreadClock
 from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.jobs.job import Claim
 from aioinfra.jobs.store import LeaseStore
@@ -58,6 +58,7 @@ class LeaseKeeper:
         options: see `LeaseOptions`.
         on_lost: told, on the loop, of claims that another worker has taken or that are finished already.
         on_error: told, on the loop, that a renewal failed.
+        clock: whose seconds the leases last.
     """
 
     def __init__(
@@ -67,13 +68,15 @@ class LeaseKeeper:
         *,
         on_lost: Callable[[Sequence[Claim]], None],
         on_error: Callable[[], None],
+        clock: ThreadClock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self._open_store = open_store
         self._options = options
         self._on_lost = on_lost
         self._on_error = on_error
         self._held: dict[str, tuple[float, Claim]] = {}
-        self._beat = time.monotonic()
+        self._beat = self._clock.monotonic()
         self._stop = threading.Event()
         self._ended: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,7 +88,7 @@ class LeaseKeeper:
 
     def hold(self, claims: Sequence[Claim]) -> None:
         """Renew these claims' leases from now on."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for claim in claims:
             self._held[claim.token] = (now, claim)
 
@@ -100,7 +103,7 @@ class LeaseKeeper:
 
     def beat(self) -> None:
         """The event loop moves; to be called at least once a second."""
-        self._beat = time.monotonic()
+        self._beat = self._clock.monotonic()
 
     def start(self) -> None:
         """Start the thread, from the loop that it serves."""
@@ -123,7 +126,7 @@ class LeaseKeeper:
         store: LeaseStore | None = None
         pause = interval
         try:
-            while not self._stop.wait(pause):
+            while not self._clock.wait(self._stop, pause):
                 pause = interval
                 claims = self._due(interval)
                 if not claims:
@@ -154,7 +157,7 @@ class LeaseKeeper:
 
     def _due(self, interval: float) -> list[Claim]:
         """Claims old enough to need renewal; none while the loop is stalled beyond its limit."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         stalled = now - self._beat > self._options.stall_limit
         if stalled and not self._stalled:
             logger.error(
@@ -170,7 +173,7 @@ class LeaseKeeper:
 
     def _renew(self, store: LeaseStore, claims: list[Claim]) -> None:
         """Renew in chunks. Scores move along only every half lease: that wakes every worker of the queue."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         move = now - self._last_move >= self._options.duration / 2 * 0.9
         for at in range(0, len(claims), _CHUNK):
             lost = store.renew(claims[at : at + _CHUNK], self._options.duration, move=move)

@@ -14,6 +14,7 @@ from typing import Any
 
 import redis as blocking_redis
 
+from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.connection.pool import RedisClient, Script, translate
 from aioinfra.errors import StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
@@ -31,6 +32,11 @@ CLAIMED_PREFIX = "aioinfra:claimed:"
 def server_clock() -> int:
     """The scripts' ``now`` when the server's own clock is to be used."""
     return 0
+
+
+def script_time(clock: Clock) -> Callable[[], int]:
+    """What tells scripts the time: the server's own clock, unless this one is not the machine's."""
+    return server_clock if clock is SYSTEM_CLOCK else lambda: int(clock.time() * 1000)
 
 
 _LOOK_LIMIT = 2_000

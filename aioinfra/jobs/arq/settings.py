@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from arq.connections import ArqRedis
 from redis.asyncio.connection import SSLConnection
 
+from aioinfra.clock import SYSTEM_CLOCK, ThreadClock
 from aioinfra.connection.pool import PoolOptions
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
@@ -35,6 +36,7 @@ class EngineOptions:
         runnables: tasks that are not arq functions, by name.
         observer, log: told of every run.
         pool: bounds of the engine's connections.
+        clock: whose time makes jobs due and leases lapse: the server's and this machine's, but in tests.
     """
 
     queues: QueueOptions | None = None
@@ -47,6 +49,7 @@ class EngineOptions:
     observer: JobObserver = field(default_factory=SilentObserver)
     log: JobLog | None = None
     pool: PoolOptions = field(default_factory=lambda: PoolOptions(max_connections=8))
+    clock: ThreadClock = SYSTEM_CLOCK
 
 
 def url_of_pool(pool: ArqRedis) -> str:

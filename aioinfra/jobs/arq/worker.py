@@ -36,7 +36,7 @@ from aioinfra.jobs.observer import guarded
 from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.payload import JsonCodec
 from aioinfra.jobs.records import printable
-from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
+from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
 from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.wake import Wake
@@ -183,7 +183,8 @@ class ArqWorker(arq.worker.Worker):
     def _compose(self, client: RedisClient) -> JobWorker:
         engine = self.engine
         queues = engine.queues or QueueOptions({self.queue_name: 1})
-        store = RedisJobStore(client)
+        now_ms = script_time(engine.clock)
+        store = RedisJobStore(client, now_ms=now_ms)
         observer = guarded(engine.observer)
         finisher = Finisher(store, observer)
         functions = {name: ArqRunnable(self, function) for name, function in self.functions.items()}
@@ -202,10 +203,11 @@ class ArqWorker(arq.worker.Worker):
             finisher,
             Wake(client, list(queues.weights)),
             LeaseKeeper(
-                lambda: RedisLeaseStore(client.blocking_connection()),
+                lambda: RedisLeaseStore(client.blocking_connection(), now_ms=now_ms),
                 engine.lease,
                 on_lost=_report_lost,
                 on_error=lambda: observer.store_error("lease"),
+                clock=engine.clock,
             ),
             observer,
         )
@@ -227,7 +229,7 @@ class ArqWorker(arq.worker.Worker):
         last_health = self._last_health_check
         if not await _surviving(self.record_health()):
             self._last_health_check = last_health
-        now = datetime.now(tz=self.timezone)
+        now = datetime.fromtimestamp(self.engine.clock.time(), tz=self.timezone)
         await _surviving(self.run_cron(now, max(self.poll_delay_s, _HEARTBEAT)))
 
     async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
