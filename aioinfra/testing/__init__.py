@@ -43,6 +43,13 @@ if TYPE_CHECKING:
         Truncated,
         Value,
     )
+    from aioinfra.testing.cancellation import (
+        CancellationReport,
+        CancelledRun,
+        CancelOutcome,
+        Moment,
+        cancel_at_each_suspension,
+    )
     from aioinfra.testing.fake_server import FakeRedis, Rule
     from aioinfra.testing.proxy import ActiveToxic, FaultProxy, ProxyFigures
     from aioinfra.testing.proxy_connection import Direction, LostReplies
@@ -58,6 +65,11 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "CancelOutcome": "aioinfra.testing.cancellation",
+    "CancellationReport": "aioinfra.testing.cancellation",
+    "CancelledRun": "aioinfra.testing.cancellation",
+    "Moment": "aioinfra.testing.cancellation",
+    "cancel_at_each_suspension": "aioinfra.testing.cancellation",
     "BUSY": "aioinfra.testing.answers",
     "CLUSTERDOWN": "aioinfra.testing.answers",
     "JUNK": "aioinfra.testing.answers",
@@ -123,6 +135,9 @@ __all__ = [
     "ActiveToxic",
     "Answer",
     "Bandwidth",
+    "CancelOutcome",
+    "CancellationReport",
+    "CancelledRun",
     "Delayed",
     "Direction",
     "ErrorReply",
@@ -132,6 +147,7 @@ __all__ = [
     "LimitData",
     "LostReplies",
     "LostReply",
+    "Moment",
     "OversizeBulk",
     "ProxyFigures",
     "Raw",
@@ -145,6 +161,7 @@ __all__ = [
     "Toxic",
     "Truncated",
     "Value",
+    "cancel_at_each_suspension",
 ]
 
 
