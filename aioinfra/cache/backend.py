@@ -93,7 +93,8 @@ class Backend:
             reason = str(error)
         outage = self.fallback.outage if self.fallback is not None else None
         status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
-        if outage is not None:
+        full = self.fallback.full if self.fallback is not None else None
+        if outage is not None or (full is not None and latency is not None):
             status = "degraded"
         elif latency is None:
             status = "unhealthy"
@@ -103,7 +104,7 @@ class Backend:
             self.client.location,
             latency,
             self._plan.clock.monotonic() - outage.started if outage is not None else None,
-            reason or (outage.reason if outage is not None else None),
+            reason or (outage.reason if outage is not None else full),
             len(outage.keys) if outage is not None else 0,
             len(self.memory),
             self.client.figures(),

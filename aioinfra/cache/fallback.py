@@ -13,6 +13,9 @@ by a process that dies meanwhile is left to the TTLs.
 
 Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised. So
 is PoolExhausted, which says that this process keeps all connections busy.
+
+A server whose memory is full (StoreFull) still answers reads and deletes. What it does not take is deleted on it,
+kept in memory for some seconds and read where the server has nothing. The first write that it takes ends this.
 """
 
 from __future__ import annotations
@@ -32,12 +35,13 @@ from aioinfra.cache.outage import Outage
 from aioinfra.cache.store import Store
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.errors import AioinfraError, PoolExhausted, StoreUnavailable
+from aioinfra.errors import AioinfraError, PoolExhausted, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
 
 _log = logging.getLogger("aioinfra.cache")
 _KEYS_A_STEP: Final = 1000
+_FULL_TTL: Final = 10.0  # seconds that memory keeps what a full server refused: until it is asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +97,27 @@ class FallbackStore:
         """Outages so far."""
         self.answers = 0
         """Calls answered from memory so far."""
+        self.full: str | None = None
+        """Why memory keeps what is written: the server is there, and takes no more."""
 
     # Reads
 
     async def get(self, key: str) -> bytes | None:
         if self.outage is None:  # spelt out: this is the hot path, see _read
             try:
-                return await self._primary.get(key)
+                value = await self._primary.get(key)
             except StoreUnavailable as error:
                 self._begin(error)
+            else:
+                if value is not None or self.full is None:
+                    return value
         return await self._answer("get", self._memory.get(key))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        return await self._read("mget", lambda store: store.get_many(keys))
+        return await self._read("mget", lambda store: store.get_many(keys), _filled)
 
     async def exists(self, key: str) -> bool:
-        return await self._read("exists", lambda store: store.exists(key))
+        return await self._read("exists", lambda store: store.exists(key), max)
 
     async def ping(self) -> float:
         """Seconds that the server took to answer. An error begins an outage as in any call, and is raised."""
@@ -128,10 +137,16 @@ class FallbackStore:
         await self._write("mset", lambda store, ttl: store.set_many(items, ttl), ttl, keys=keys)
 
     async def delete(self, keys: Sequence[str]) -> int:
-        return await self._write("delete", lambda store, _: store.delete(keys), keys=keys)
+        removed = await self._write("delete", lambda store, _: store.delete(keys), keys=keys)
+        if self.full is not None and self.outage is None:
+            removed += await self._memory.delete(keys)
+        return min(removed, len(keys))
 
     async def clear(self, pattern: str) -> int:
-        return await self._write("clear", lambda store, _: store.clear(pattern), patterns=(pattern,))
+        removed = await self._write("clear", lambda store, _: store.clear(pattern), patterns=(pattern,))
+        if self.full is not None and self.outage is None:
+            removed += await self._memory.clear(pattern)
+        return removed
 
     # Life
 
@@ -150,12 +165,17 @@ class FallbackStore:
 
     # How each call goes
 
-    async def _read(self, operation: str, call: Callable[[Store], Awaitable[T]]) -> T:
+    async def _read(
+        self, operation: str, call: Callable[[Store], Awaitable[T]], both: Callable[[T, T], T]
+    ) -> T:
+        """``both`` joins the answers of a full server and of memory."""
         if self.outage is None:
             try:
-                return await call(self._primary)
+                answer = await call(self._primary)
             except StoreUnavailable as error:
                 self._begin(error)
+            else:
+                return answer if self.full is None else both(answer, await call(self._memory))
         return await self._answer(operation, call(self._memory))
 
     async def _write(
@@ -172,12 +192,49 @@ class FallbackStore:
         outage = self.outage
         if outage is None:
             try:
-                return await call(self._primary, ttl)
+                answer = await call(self._primary, ttl)
             except StoreUnavailable as error:
                 outage = self._begin(error)
+            except StoreFull as error:
+                return await self._keep(operation, call, ttl, keys, error)
+            else:
+                if self.full is not None and keys and operation != "delete":
+                    self._not_full()
+                return answer
         outage.remember(keys, patterns, self._options.max_remembered)
         most = self._options.ttl
         return await self._answer(operation, call(self._memory, most if ttl is None else min(ttl, most)))
+
+    async def _keep(
+        self,
+        operation: str,
+        call: Callable[[Store, float | None], Awaitable[T]],
+        ttl: float | None,
+        keys: Sequence[str],
+        error: StoreFull,
+    ) -> T:
+        """The server is full: memory takes the values, for a short time."""
+        if self.full is None:
+            self.full = str(error)
+            _log.warning("the cache server is full, memory keeps what is written: %s", error)
+        try:
+            await self._primary.delete(keys)  # older values would be read as if they were current
+        except StoreUnavailable as lost:
+            self._begin(lost).remember(keys, (), self._options.max_remembered)
+        most = min(_FULL_TTL, self._options.ttl)
+        answer = await self._answer(operation, call(self._memory, most if ttl is None else min(ttl, most)))
+        if not self._memory_counts():  # a later write got through
+            await self._memory.delete(keys)
+        return answer
+
+    def _memory_counts(self) -> bool:
+        return self.full is not None or self.outage is not None
+
+    def _not_full(self) -> None:
+        """The server takes values again. Its answers are all that counts."""
+        self.full = None
+        self._memory.local.clear()
+        _log.info("the cache server takes values again")
 
     async def _answer(self, operation: str, memory: Awaitable[T]) -> T:
         answer = await memory  # at once, so that remembering and writing are one step
@@ -251,7 +308,12 @@ class FallbackStore:
 
     def _end(self, outage: Outage) -> None:
         """Back to the server. No await from the last look at the outage to here."""
-        self.outage = None
+        self.outage = self.full = None
         self._memory.local.clear()
         self._healthy.set()
         _log.info("the cache server answers again after %.3f s", self._clock.monotonic() - outage.started)
+
+
+def _filled(server: Sequence[bytes | None], memory: Sequence[bytes | None]) -> Sequence[bytes | None]:
+    """What the server has, and what memory has where it has nothing."""
+    return [mine if theirs is None else theirs for theirs, mine in zip(server, memory, strict=True)]

@@ -52,8 +52,8 @@ class CacheManager:
 
     Values are whatever the serialization can give back equal; None is a value. Keys are text of 1 to 8,192
     bytes, stored under ``namespace``. A stored value that cannot be read (junk, another version, a key that
-    holds something else) is counted and is a miss. While the server is unavailable memory answers; any other
-    error of the server is raised.
+    holds something else) is counted and is a miss. While the server is unavailable memory answers; while it is
+    full memory keeps for some seconds what it does not take. Any other error of the server is raised.
 
     Args:
         redis_url: ``redis://``, ``rediss://`` or ``unix:///path?db=0``; None for memory only.
@@ -203,7 +203,7 @@ class CacheManager:
 
         Raises:
             InvalidArgument, EncodeError: before any I/O.
-            StoreFull: the server takes no more; an older value is gone too.
+            StoreFull: the server takes no more, and ``options.fallback`` is off; an older value is gone too.
             StoreError: as `get`.
         """
         kind = self.kind(ttl)

@@ -51,7 +51,8 @@ class CacheHealth:
     """The state of a cache at one moment.
 
     Attributes:
-        status: "healthy"; "degraded" while memory answers for the server; "unhealthy" when nothing does.
+        status: "healthy"; "degraded" while memory answers for the server, or keeps what a full one does not
+            take; "unhealthy" when nothing does.
         mode: "memory" or "redis".
         location: the server's URL without credentials.
         latency: seconds of one PING; None without an answer.

@@ -17,6 +17,7 @@ from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import StoreDenied, StoreFull, StoreUnavailable
+from tests.cache.test_cache_local import ManualClock
 
 Servers = Callable[..., Any]
 
@@ -270,11 +271,89 @@ async def test_a_server_that_refuses_us_is_an_error_and_no_outage(own_server: Se
         assert cache.get_stats()["store_errors"] == 3
 
 
-async def test_a_full_server_refuses_new_values_and_keeps_no_old_one(
+async def test_memory_keeps_what_a_full_server_does_not_take(own_server: Servers, prefix: str) -> None:
+    server = own_server("--maxmemory-policy", "noeviction")
+    calls = 0
+    async with CacheManager(server.url, namespace=prefix) as cache, raw(server) as client:
+
+        @cached(cache=cache)
+        async def load() -> int:
+            nonlocal calls
+            calls += 1
+            return calls
+
+        await cache.mset({"a": "old", "b": "old", "c": "old", "kept": "old"})
+        await client.execute("CONFIG", "SET", "maxmemory", "100kb")  # less than it uses already
+        await cache.set("a", "new")
+        await cache.mset({"b": "new", "c": "new"})
+        assert [await load() for _ in range(5)] == [1] * 5
+        assert await cache.get("kept") == "old"
+        assert await cache.get("a") == "new"
+        assert await cache.mget(["a", "b", "c", "kept", "none"]) == {
+            **dict.fromkeys("abc", "new"),
+            "kept": "old",
+        }
+        assert await cache.exists("a")
+        assert await client.execute("EXISTS", prefix + "a") == 0  # no process reads the old one
+        assert await cache.delete("b", "none") == 1
+        assert await cache.clear("c*") == 1
+        assert await cache.mget(["b", "c"]) == {}
+        health = await cache.health_check()
+        assert (health.status, health.outage_seconds) == ("degraded", None)
+        assert "OOM" in str(health.reason)
+        # What somebody else has written since counts.
+        await client.execute("CONFIG", "SET", "maxmemory", 0)
+        async with CacheManager(server.url, namespace=prefix) as other:
+            await other.set("a", "newest")
+        assert await cache.get("a") == "newest"
+        await cache.set("d", 1)
+        assert (await cache.health_check()).status == "healthy"
+        assert await load() == 2
+        stats = cache.get_stats()
+        assert (stats["outages"], stats["memory_entries"], stats["not_stored"]) == (0, 0, 0)
+
+
+async def test_what_a_full_server_did_not_take_is_asked_of_it_again_soon(
     own_server: Servers, prefix: str
 ) -> None:
     server = own_server("--maxmemory-policy", "noeviction")
-    async with CacheManager(server.url, namespace=prefix) as cache, raw(server) as client:
+    clock = ManualClock()
+    async with CacheManager(server.url, namespace=prefix, clock=clock) as cache:
+        async with raw(server) as client:
+            await client.execute("CONFIG", "SET", "maxmemory", "100kb")
+        await cache.set("a", 1, ttl=100)
+        assert await cache.get("a") == 1
+        clock.now += 11
+        assert await cache.get("a") is None
+
+
+async def test_a_server_that_is_lost_while_it_is_full_leaves_nothing_old(
+    own_server: Servers, prefix: str
+) -> None:
+    server = own_server("--maxmemory-policy", "noeviction")
+    async with CacheManager(server.url, namespace=prefix) as cache:
+        await cache.set("a", "old")
+        async with raw(server) as client:
+            await client.execute("CONFIG", "SET", "maxmemory", "100kb")
+        await cache.set("a", "full")
+        server.kill()
+        assert await cache.get("a") == "full"
+        await cache.set("a", "outage")
+        server.start()
+        await healed(cache)
+        assert await cache.get("a") is None
+        assert (await cache.health_check()).status == "healthy"
+
+
+async def test_without_a_fallback_a_full_server_refuses_new_values_and_keeps_no_old_one(
+    own_server: Servers, prefix: str
+) -> None:
+    server = own_server("--maxmemory-policy", "noeviction")
+    options = CacheOptions(fallback=False)
+    async with (
+        CacheManager(server.url, namespace=prefix, options=options) as cache,
+        raw(server) as client,
+    ):
         await cache.set("a", "old")
         await client.execute("CONFIG", "SET", "maxmemory", "100kb")  # less than it uses already
         with pytest.raises(StoreFull):

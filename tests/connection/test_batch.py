@@ -446,7 +446,7 @@ def test_a_loop_that_was_closed_is_let_go_of_with_all_it_left_behind() -> None:
     torn.call_soon(torn.stop)
     torn.run_forever()
     if batcher._drain is not None:
-        batcher._drain.get_coro().close()  # type: ignore[union-attr]  # typeshed: a task may have no coroutine
+        batcher._drain.get_coro().close()
         batcher._drain._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's switch of its warning
     torn.close()
     assert asyncio.run(submit()) == 8
