@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -114,18 +115,22 @@ async def test_a_worker_that_stands_can_be_frozen_thawed_and_killed(
             await process.reached()
 
 
-@pytest.mark.parametrize("step", ["claimed", "started"])
 async def test_sigterm_gives_back_what_stands_before_the_end(
-    server: RedisServer, client: JobClient, journal: Journal, step: str
+    server: RedisServer, client: JobClient, journal: Journal
 ) -> None:
-    async with worker(server.url, journal, "--grace", "0.2", stop_at=step) as process:
-        await process.ready()
-        job = await client.enqueue(WORK)
-        await process.reached()
-        process.terminate()
-        assert await process.exited(8) == 0
-        assert await job.status() == "queued"
-        assert journal.starts == []
+    async def story(step: str) -> None:
+        queue = f"{QUEUE}-{step}"
+        arguments = ("--grace", "0.2", "--queues", queue)
+        async with worker(server.url, journal, *arguments, stop_at=step) as process:
+            await process.ready()
+            job = await client.enqueue(replace(WORK, queue=queue))
+            await process.reached()
+            process.terminate()
+            assert await process.exited(8) == 0
+            assert await job.status() == "queued"
+
+    await asyncio.gather(story("claimed"), story("started"))
+    assert journal.starts == []
 
 
 async def test_the_end_of_a_broken_target_is_told_with_its_output(

@@ -1,0 +1,108 @@
+"""A service that starts before its server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from aioinfra import cached, task
+from aioinfra.config import RedisUrl, Settings
+from aioinfra.errors import StoreUnavailable
+from aioinfra.service import Service, ServiceOptions
+from aioinfra.testing.servers import RedisServer
+from tests.faults.workload import until
+
+RECOVERS_WITHIN = 2.0
+
+
+def service_of(cache: RedisServer, jobs: RedisServer) -> Service:
+    settings = Settings(redis_url=RedisUrl(cache.url), jobs_redis_url=RedisUrl(jobs.url))
+    return Service(ServiceOptions(settings=settings, configure_logging=False))
+
+
+async def recovered(service: Service) -> None:
+    async def is_ok() -> bool:
+        return bool((await service.health())["status"] == "ok")
+
+    await until(is_ok, timeout=RECOVERS_WITHIN)
+
+
+async def test_the_cache_answers_from_memory_until_its_server_comes() -> None:
+    loads = 0
+
+    @cached(ttl=60)
+    async def load(number: int) -> int:
+        nonlocal loads
+        loads += 1
+        return number * 2
+
+    server = RedisServer()
+    async with AsyncExitStack() as stack:
+        jobs = await stack.enter_async_context(RedisServer())
+        before = time.monotonic()
+        service = await stack.enter_async_context(service_of(server, jobs))
+        assert [await load(1), await load(1), await load(2)] == [2, 2, 4]
+        assert loads == 2
+        health = await service.health()
+        assert time.monotonic() - before < 1.0
+        assert (health["status"], health["cache"]["ok"], health["jobs"]["ok"]) == ("degraded", False, True)
+        await stack.enter_async_context(server)
+        answered = time.monotonic()
+        await recovered(service)
+
+        async def reaches_the_server() -> bool:
+            await service.cache.set("after", 1)
+            return bool(await server.admin("DBSIZE"))
+
+        await until(reaches_the_server, timeout=RECOVERS_WITHIN)
+        assert time.monotonic() - answered <= RECOVERS_WITHIN
+        assert await load(1) == 2
+        assert await service.cache.get("after") == 1
+
+
+async def test_jobs_are_refused_clearly_until_their_server_comes() -> None:
+    @task(queue="absent")
+    async def work() -> None: ...
+
+    server = RedisServer()
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(service_of(server, server))
+        before = time.monotonic()
+        waiting = [asyncio.create_task(work.delay()) for _ in range(20)]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert time.monotonic() - before < 5.0
+        assert all(isinstance(answer, StoreUnavailable) and not answer.sent for answer in answers)
+        assert (await service.health())["status"] == "down"
+        await stack.enter_async_context(server)
+        await recovered(service)
+        job = await work.delay()
+        assert await job.status() == "queued"
+        assert await server.admin("ZCARD", "absent") == 1  # what was refused is not there
+
+
+async def test_a_job_enqueued_just_before_the_server_comes_is_stored() -> None:
+    """Within the enqueue's own time the server's coming is waited for."""
+
+    @task(queue="absent")
+    async def work() -> None: ...
+
+    server = RedisServer()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(service_of(server, server))
+        enqueuing = asyncio.create_task(work.delay())
+        await asyncio.sleep(0.5)
+        assert not enqueuing.done()
+        await stack.enter_async_context(server)
+        assert (await enqueuing).created
+        assert await server.admin("ZCARD", "absent") == 1
+
+
+async def test_a_service_that_never_meets_its_server_closes_in_time() -> None:
+    server = RedisServer()
+    async with asyncio.timeout(3.0):
+        async with service_of(server, server) as service:
+            with pytest.raises(StoreUnavailable):
+                await service.jobs.depths(["absent"])
