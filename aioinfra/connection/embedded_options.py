@@ -12,6 +12,9 @@ from typing import Final
 from aioinfra.errors import InvalidArgument
 
 _CONFIG_NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
+_NO_PATH: Final = re.compile(
+    "[\0\ud800-\udc7f\udd00-\udfff]"
+)  # NUL, and what stands for no byte of a file's name
 _OWN_CONFIG: Final = frozenset(
     {
         "bind",
@@ -56,7 +59,7 @@ class EmbeddedOptions:
 
 
 def _check_state_dir(value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+    if not isinstance(value, str | Path) or not str(value) or _NO_PATH.search(str(value)):
         raise InvalidArgument("state_dir", "must be a path")
 
 
