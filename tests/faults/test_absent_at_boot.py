@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from aioinfra import cached, task
 from aioinfra.config import RedisUrl, Settings
 from aioinfra.errors import StoreUnavailable
+from aioinfra.jobs.job import JobRequest
 from aioinfra.service import Service, ServiceOptions
 from aioinfra.testing.servers import RedisServer
-from tests.faults.workload import until
+from tests.faults.workload import QUEUE, Journal, until, worker
 
 RECOVERS_WITHIN = 2.0
 
@@ -106,3 +108,17 @@ async def test_a_service_that_never_meets_its_server_closes_in_time() -> None:
         async with service_of(server, server) as service:
             with pytest.raises(StoreUnavailable):
                 await service.jobs.depths(["absent"])
+
+
+async def test_a_worker_waits_for_its_server_and_then_works(tmp_path: Path) -> None:
+    server = RedisServer()
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(worker(server.url, Journal(tmp_path / "journal")))
+        await until(lambda: "does not answer" in process.output, timeout=20)
+        await stack.enter_async_context(server)
+        await process.ready(RECOVERS_WITHIN)
+        service = await stack.enter_async_context(service_of(server, server))
+        job = await service.jobs.enqueue(JobRequest[int]("faults.work", (0.0,), queue=QUEUE))
+        assert await job.result(timeout=5) == process.pid
+        process.terminate()
+        assert await process.exited() == 0
