@@ -6,13 +6,17 @@ ends nothing but its own wait: the others get the value of that one load.
 An invalidation (`forget`) takes the flight out of the register: later callers start a new one, and the old
 one learns from `Flight.current` that its value is late and must not be stored.
 
+Loads that wait for each other would wait for ever: a loader that asks, through whatever others, for a value that
+waits for its own is refused with LifecycleError. Each flight knows for which flights its loader waits now, so a
+circle is found before it closes.
+
 Callers of one load share one object. Treat cached values as read-only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -24,12 +28,29 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """One load under way."""
 
-    __slots__ = ("current", "task")
+    __slots__ = ("awaited", "current", "key", "owner", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Flights, key: str) -> None:
+        self.owner = owner
+        self.key = key
+        self.awaited: list[Flight[Any]] = []
+        """The flights that its loader waits for now; one several times when several of its tasks wait."""
         self.current = True
         """Whether the value that comes out is still wanted by the cache."""
         self.task: asyncio.Task[T]
+
+    def waits_for(self, others: Collection[Flight[Any]]) -> bool:
+        """Whether it is one of these, or waits for one through any number of others."""
+        met: set[Flight[Any]] = set()
+        ahead: list[Flight[Any]] = [self]
+        while ahead:
+            flight = ahead.pop()
+            if flight in others:
+                return True
+            if flight not in met:
+                met.add(flight)
+                ahead.extend(flight.awaited)
+        return False
 
 
 _inside: ContextVar[tuple[Flight[Any], ...]] = ContextVar("aioinfra_cache_flights", default=())
@@ -55,18 +76,37 @@ class Flights:
         """The value of the flight under way for ``key``, else of a new one that runs ``load``.
 
         Raises:
-            LifecycleError: the flight was cancelled by `aclose`, or waits for itself.
+            LifecycleError: the flight was cancelled by `aclose`, or waits for itself, or for one that waits for it.
             Exception: what ``load`` raised.
         """
-        flight = self._by_key.get(key) or self._start(key, load)
-        if flight in _inside.get():
-            raise LifecycleError("a loader waits for its own value: it asked for the key that it is loading")
+        loading = [flight for flight in _inside.get() if not flight.task.done()]
+        flight = self._by_key.get(key)
+        if loading:
+            self._check(key, flight, loading)
+        if flight is None:
+            flight = self._start(key, load)
+        waiting = loading[-1].awaited if loading else None
+        if waiting is not None:
+            waiting.append(flight)
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if flight.task.cancelled() and not _being_cancelled():
                 raise LifecycleError("the load was cancelled") from None
             raise
+        finally:
+            if waiting is not None:
+                waiting.remove(flight)
+
+    def _check(self, key: str, flight: Flight[Any] | None, loading: Sequence[Flight[Any]]) -> None:
+        """Refuse to wait for ``key`` inside of these loads when that wait could not end."""
+        # By key: after an invalidation its load would be a new one each time, without an end.
+        if any(outer.key == key and outer.owner is self for outer in loading):
+            raise LifecycleError("a loader waits for its own value: it asked for the key that it is loading")
+        if flight is not None and flight.waits_for(loading):
+            raise LifecycleError(
+                "loaders wait for each other's values: one asked for a key whose load waits for it"
+            )
 
     def forget(self, key: str) -> None:
         """The value being loaded is late from now on; who waits for it still gets it."""
@@ -89,7 +129,7 @@ class Flights:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: str, load: Callable[[Flight[T]], Awaitable[T]]) -> Flight[T]:
-        flight: Flight[T] = Flight()
+        flight: Flight[T] = Flight(self, key)
         flight.task = asyncio.create_task(self._fly(flight, load), name="aioinfra-cache-load")
         self._by_key[key] = flight
         self._tasks.add(flight.task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from aioinfra.connection.batch import BatchLimits
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.connection.translate import ReplyTooLarge
 from aioinfra.errors import Overloaded, PoolExhausted
+from aioinfra.testing.proxy import FaultProxy
+from aioinfra.testing.proxy_connection import Direction
+from aioinfra.testing.toxics import Bandwidth
 
 
 @pytest.fixture
@@ -117,14 +121,17 @@ async def test_twenty_thousand_calls_at_once_are_no_outage(valkey_url: str, pref
         assert cache.get_stats()["outages"] == 0
 
 
-async def test_large_values_are_no_outage(redis_url: str, prefix: str) -> None:
-    value = secrets.token_hex(31 << 20)
-    async with CacheManager(redis_url, namespace=prefix, enable_compression=False) as cache:
-        await cache.set("large", value)
-        assert await cache.get("large") == value
-        assert await cache.mget(["large"]) == {"large": value}
-        assert await cache.delete("large") == 1
-        assert cache.get_stats()["outages"] == 0
+async def test_large_values_on_a_slow_line_are_no_outage(own_server: Callable[..., Any], prefix: str) -> None:
+    value = secrets.token_hex(5 << 20)
+    async with FaultProxy(own_server().unix_url) as proxy:
+        proxy.toxic(Bandwidth(12 << 20), direction=Direction.BOTH)  # three budgets for the value
+        async with CacheManager(proxy.url, namespace=prefix, enable_compression=False) as cache:
+            started = time.monotonic()
+            await cache.set("large", value)
+            assert await cache.get("large") == value
+            assert await cache.mget(["large"]) == {"large": value}
+            assert time.monotonic() - started > 1.5
+            assert cache.get_stats()["outages"] == 0
 
 
 async def test_values_too_large_for_one_reply_are_read_in_several(valkey_url: str, prefix: str) -> None:

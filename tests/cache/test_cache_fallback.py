@@ -16,7 +16,7 @@ from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import StoreDenied, StoreFull, StoreUnavailable
+from aioinfra.errors import DeadlineExceeded, StoreDenied, StoreFull, StoreUnavailable
 from tests.cache.test_cache_local import ManualClock
 
 Servers = Callable[..., Any]
@@ -122,6 +122,28 @@ async def test_a_hung_server_costs_each_caller_its_budget_at_most(own_server: Se
             server.continue_process()
         await healed(cache)
         assert await cache.get("a", "deleted") == "deleted"
+
+
+@pytest.mark.parametrize("operation", ["clear", "delete", "mget", "mset", "exists"])
+async def test_no_call_takes_longer_than_its_budget_on_a_hung_server(
+    own_server: Servers, prefix: str, operation: str
+) -> None:
+    server = own_server()
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.1), fallback=False)
+    async with CacheManager(server.url, namespace=prefix, options=options) as cache:
+        calls: dict[str, Callable[[], Any]] = {
+            "clear": lambda: cache.clear("a*"),
+            "delete": lambda: cache.delete(*map(str, range(5000))),
+            "mget": lambda: cache.mget(map(str, range(5000))),
+            "mset": lambda: cache.mset({str(number): number for number in range(5000)}),
+            "exists": lambda: cache.exists("a"),
+        }
+        server.stop_process()
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await calls[operation]()
+        assert time.monotonic() - started < 1.0  # the socket's own timeout is 2
+        server.continue_process()
 
 
 async def test_a_blocked_loop_is_no_outage(valkey_url: str, prefix: str) -> None:

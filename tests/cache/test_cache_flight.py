@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -138,6 +139,88 @@ async def test_a_loader_that_asks_for_its_own_value_is_refused_instead_of_waitin
             with pytest.raises(LifecycleError, match="its own value"):
                 await cache.get_or_load("k", load)
         assert await cache.get_or_load("k", returning(3)) == 3
+
+
+async def test_loaders_that_need_each_others_values_are_refused_instead_of_waiting_for_ever() -> None:
+    async with CacheManager() as cache:
+        both = asyncio.Barrier(2)
+
+        async def load(other: str) -> Any:
+            await both.wait()
+            return await cache.get_or_load(other, returning("unused"))
+
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(
+                cache.get_or_load("a", lambda: load("b")),
+                cache.get_or_load("b", lambda: load("a")),
+                return_exceptions=True,
+            )
+        assert all(isinstance(answer, LifecycleError) for answer in answers)
+        assert "each other" in str(answers[0])
+        assert await cache.get_or_load("a", returning(3)) == 3
+
+
+async def test_a_circle_is_found_through_other_loads_and_through_tasks_of_a_loader() -> None:
+    async with CacheManager() as first, CacheManager() as second:
+        everyone = asyncio.Barrier(3)
+
+        async def load(cache: CacheManager, *keys: str) -> Any:
+            await everyone.wait()
+            return await asyncio.gather(*(cache.get_or_load(key, returning(1)) for key in keys))
+
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(
+                first.get_or_load("a", lambda: load(second, "x", "b")),
+                second.get_or_load("b", lambda: load(first, "y", "c")),
+                first.get_or_load("c", lambda: load(first, "z", "a")),
+                return_exceptions=True,
+            )
+        assert all(isinstance(answer, LifecycleError) for answer in answers)
+
+
+async def test_loads_that_share_a_third_one_are_no_circle() -> None:
+    async with CacheManager() as cache:
+        shared = Slow()
+
+        async def load(name: str) -> Any:
+            return [name, await cache.get_or_load("shared", shared)]
+
+        tasks = [asyncio.create_task(cache.get_or_load(name, partial(load, name))) for name in "abc"]
+        await shared.started.wait()
+        await asyncio.sleep(0)
+        shared.go.set()
+        assert await asyncio.gather(*tasks) == [["a", 1], ["b", 1], ["c", 1]]
+
+
+async def test_a_loader_that_invalidates_and_asks_again_is_refused() -> None:
+    async with CacheManager() as cache:
+
+        async def load() -> Any:
+            await cache.delete("k")
+            return await cache.get_or_load("k", load)
+
+        async with asyncio.timeout(5):
+            with pytest.raises(LifecycleError, match="its own value"):
+                await cache.get_or_load("k", load)
+
+
+async def test_a_task_that_a_loader_left_behind_may_ask_for_the_value_later() -> None:
+    async with CacheManager() as cache:
+        left: list[asyncio.Task[Any]] = []
+        go = asyncio.Event()
+
+        async def later() -> Any:
+            await go.wait()
+            await cache.delete("k")
+            return await cache.get_or_load("k", returning(2))
+
+        async def load() -> Any:
+            left.append(asyncio.create_task(later()))
+            return 1
+
+        assert await cache.get_or_load("k", load) == 1
+        go.set()
+        assert await left[0] == 2
 
 
 def returning(value: Any) -> Callable[[], Awaitable[Any]]:
