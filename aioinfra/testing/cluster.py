@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aioinfra.errors import StoreError, StoreUnavailable
-from aioinfra.testing.server_process import close_together, free_port, start_together, wait_for
+from aioinfra.testing.server_process import HOST, close_together, free_ports, start_together, wait_for
 from aioinfra.testing.servers import RedisServer, ServerOptions, check_count, check_member, check_time
 
 SLOTS: Final = 16_384
@@ -52,6 +52,19 @@ def slot_of(key: str | bytes) -> int:
     return binascii.crc_hqx(data, 0) % SLOTS
 
 
+def _node(options: ClusterOptions, port: int, bus_port: int) -> ServerOptions:
+    common = options.server.with_lines(
+        "cluster-enabled yes",
+        f"cluster-port {bus_port}",
+        f"cluster-node-timeout {int(options.node_timeout * 1000)}",
+        "cluster-replica-validity-factor 0",  # a replica takes over however long it was cut off
+        "cluster-allow-replica-migration no",  # replicas stay where a test expects them
+        "repl-diskless-sync yes",
+        "repl-diskless-sync-delay 0",
+    )
+    return replace(common, port=port)
+
+
 class ClusterSetup:
     """A cluster, for the time of an ``async with`` block. The nodes are servers like any other.
 
@@ -72,25 +85,11 @@ class ClusterSetup:
 
     def __init__(self, options: ClusterOptions = ClusterOptions()) -> None:
         self.options = options
-        self._bus_ports: dict[int, int] = {}
-        self.nodes = tuple(self._node() for _ in range(options.masters * (1 + options.replicas)))
+        count = options.masters * (1 + options.replicas)
+        ports = free_ports(2 * count)
+        self._bus_ports = dict(zip(ports[:count], ports[count:], strict=True))
+        self.nodes = tuple(RedisServer(_node(options, port, bus)) for port, bus in self._bus_ports.items())
         """All nodes; the first ones began as the masters."""
-
-    def _node(self) -> RedisServer:
-        bus = free_port()
-        node = RedisServer(
-            self.options.server.with_lines(
-                "cluster-enabled yes",
-                f"cluster-port {bus}",
-                f"cluster-node-timeout {int(self.options.node_timeout * 1000)}",
-                "cluster-replica-validity-factor 0",  # a replica takes over however long it was cut off
-                "cluster-allow-replica-migration no",  # replicas stay where a test expects them
-                "repl-diskless-sync yes",
-                "repl-diskless-sync-delay 0",
-            )
-        )
-        self._bus_ports[node.port] = bus
-        return node
 
     @property
     def urls(self) -> list[str]:
@@ -136,7 +135,7 @@ class ClusterSetup:
         """Introduce every node to every other, which gossip alone would do more slowly."""
         for at, node in enumerate(self.nodes):
             for other in self.nodes[at + 1 :]:
-                host, port = "127.0.0.1", other.port
+                host, port = HOST, other.port
                 await node.admin("CLUSTER", "MEET", host, port, self._bus_ports[port])
         await wait_for(self._acquainted, _READY, "the nodes did not find each other")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from aioinfra.testing.server_process import (
     HOST,
     ServerProcess,
     close_together,
-    free_port,
+    free_ports,
     server_binary,
     start_together,
     wait_for,
@@ -82,12 +82,16 @@ class SentinelSetup:
         self.options = options
         self.master_name = options.master_name
         data = options.server.with_lines(*_REPLICATION, *_durability(options))
-        first = RedisServer(data)
-        replica = data.with_lines(f"replicaof {HOST} {first.port}")
-        self.servers = (first, *(RedisServer(replica) for _ in range(options.replicas)))
+        ports = free_ports(1 + options.replicas + options.sentinels)
+        master, *replicas = ports[: 1 + options.replicas]
+        following = data.with_lines(f"replicaof {HOST} {master}")
+        self.servers = (
+            RedisServer(replace(data, port=master)),
+            *(RedisServer(replace(following, port=port)) for port in replicas),
+        )
         """The data servers; the first one began as the master."""
-        self.sentinel_servers = _sentinels(options, self.servers)
-        self._before = (HOST, first.port)  # the master that the last fault or failover met
+        self.sentinel_servers = _sentinels(options, self.servers, ports[1 + options.replicas :])
+        self._before = (HOST, master)  # the master that the last fault or failover met
 
     @property
     def sentinels(self) -> list[tuple[str, int]]:
@@ -243,9 +247,11 @@ def _durability(options: SentinelOptions) -> tuple[str, ...]:
     return (f"min-replicas-to-write {options.min_replicas}", "min-replicas-max-lag 2")
 
 
-def _sentinels(options: SentinelOptions, servers: tuple[RedisServer, ...]) -> tuple[ServerProcess, ...]:
+def _sentinels(
+    options: SentinelOptions, servers: tuple[RedisServer, ...], ports: list[int]
+) -> tuple[ServerProcess, ...]:
     """One process for each Sentinel, its configuration knowing the others; they rewrite it as they go."""
-    ids = {free_port(): secrets.token_hex(20) for _ in range(options.sentinels)}
+    ids = {port: secrets.token_hex(20) for port in ports}
     binary = server_binary(options.server.binary)
     return tuple(
         ServerProcess(

@@ -34,20 +34,21 @@ _LOOK_EVERY: Final = 0.004
 _LOG_TAIL: Final = 4_000
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens right now.
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of 127.0.0.1 on which nobody listens right now.
 
     Raises:
-        OSError: none was found in 100 attempts.
+        OSError: too few were found in a hundred attempts each.
     """
-    for _ in range(100):
+    found: list[int] = []
+    for _ in range(100 * count):
         port = _PORTS[0] + secrets.randbelow(_PORTS[1] - _PORTS[0])
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            if port not in found:
+                found.append(port)
+        if len(found) == count:
+            return found
     raise OSError("no free port was found")
 
 
@@ -89,7 +90,7 @@ class ServerProcess:
         arguments: Sequence[str] = (),
     ) -> None:
         self.directory = Path(tempfile.gettempdir()) / f"aioinfra-{secrets.token_hex(6)}"
-        self.port = 0 if unix else free_port() if port is None else port
+        self.port = 0 if unix else free_ports(1)[0] if port is None else port
         self.socket_path = self.directory / "socket" if unix else None
         self._binary = binary
         self._config = tuple(config)

@@ -10,7 +10,7 @@ import pytest
 from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.testing.cluster import ClusterOptions, ClusterSetup, slot_of
 from aioinfra.testing.raw_command import ask_blocking
-from aioinfra.testing.server_process import free_port
+from aioinfra.testing.server_process import free_ports
 from aioinfra.testing.servers import RedisServer, ServerOptions
 
 
@@ -55,7 +55,7 @@ def test_slots_are_the_servers_own() -> None:
     draw = random.Random(7)
     keys: list[bytes] = [b"", b"{}", b"{}a", b"a{b}c", b"{a}{b}", b"a{b", b"}a{b}", b"{{a}}", b"\xff\x00"]
     keys += [draw.randbytes(draw.randrange(12)) for _ in range(100)]
-    lines = ("cluster-enabled yes", f"cluster-port {free_port()}")
+    lines = ("cluster-enabled yes", f"cluster-port {free_ports(1)[0]}")
     with RedisServer(ServerOptions(lines=lines)) as server:
         asked = [ask_blocking(server.address, ("CLUSTER", "KEYSLOT", key)) for key in keys]
     assert asked == [slot_of(key) for key in keys]

@@ -16,7 +16,7 @@ import pytest
 
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import EmbeddedServerError, InvalidArgument, LifecycleError, StoreError, StoreUnavailable
-from aioinfra.testing.server_process import free_port
+from aioinfra.testing.server_process import free_ports
 from aioinfra.testing.servers import RedisServer, ServerOptions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -201,11 +201,11 @@ def test_no_server_outlives_a_parent_that_was_killed(state: str) -> None:
 def test_free_ports_lie_outside_of_the_range_that_clients_are_given() -> None:
     path = Path("/proc/sys/net/ipv4/ip_local_port_range")
     first = int(path.read_text().split()[0]) if path.exists() else 32_768
-    for _ in range(20):
-        with socket.socket() as taken:
-            port = free_port()
-            assert port < first
-            taken.bind(("127.0.0.1", port))
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert max(ports) < first
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[0]))
 
 
 @pytest.mark.parametrize(
