@@ -13,7 +13,7 @@ else
   INSTALL    = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench chaos clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,5 +47,8 @@ format: $(VENV)/.dev  ## rewrite the code in the project's format
 bench: $(VENV)/.dev  ## run the benchmarks; ARGS="--quick" for a short look
 	$(BIN)/python -m benchmarks $(ARGS)
 
+chaos: $(VENV)/.dev  ## run the fault tests with many seeds; ARGS="--seeds 100 --minutes 60"; goes on where it ended
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 clean:  ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .chaos .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,116 @@
+"""The faults that aioinfra promises to live through, and the tests that show it.
+
+A test is named as pytest names it, a file stands for all of its tests.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One fault: what is done, what must be seen, and where it is tried."""
+
+    number: int
+    fault: str
+    injection: str
+    promise: str
+    tests: tuple[str, ...]
+
+
+_FAULTS = "tests/faults/"
+_EMBEDDED = "tests/connection/test_embedded.py::"
+
+ROWS = (
+    Row(
+        1,
+        "The server crashes",
+        "SIGKILL under load, restart",
+        "0 jobs lost, 0 recorded twice, 0 workers dead; work goes on within 1 s of the server's return",
+        (_FAULTS + "test_server_crash.py::test_nothing_is_lost_or_recorded_twice_and_no_worker_dies",),
+    ),
+    Row(
+        2,
+        "The server hangs",
+        "SIGSTOP for some seconds",
+        "no cache call takes longer than 0.25 s, no enqueue longer than 2 s; nobody hangs",
+        (_FAULTS + "test_hang.py",),
+    ),
+    Row(
+        3,
+        "The server hangs before the first connection",
+        "SIGSTOP, 100 callers on a cold pool",
+        "all return within one timeout, side by side",
+        (
+            _FAULTS + "test_hang.py::test_a_hundred_callers_of_a_cold_pool_wait_side_by_side",
+            _FAULTS + "test_hang.py::test_a_hundred_cache_readers_of_a_cold_pool_wait_one_budget",
+        ),
+    ),
+    Row(
+        5,
+        "The server crashes during enqueues",
+        "SIGKILL under 20 producers, again and again",
+        "0 acknowledged jobs lost, 0 false duplicates; what cannot be known is EnqueueUncertain",
+        (
+            _FAULTS
+            + "test_server_crash.py::test_enqueue_says_what_it_knows_while_its_server_crashes_again_and_again",
+        ),
+    ),
+    Row(
+        6,
+        "A worker is killed",
+        "SIGKILL at each step of a job's life",
+        "the job runs elsewhere within the lease and 2 s, no try counted; what was recorded does not run again",
+        (
+            _FAULTS + "test_worker_signals.py::"
+            "test_a_job_whose_worker_is_killed_at_any_step_runs_again_unless_its_end_is_recorded",
+        ),
+    ),
+    Row(
+        7,
+        "A worker is told to end",
+        "SIGTERM under load",
+        "what can end within the grace ends, the rest is given back; the process always leaves",
+        (
+            _FAULTS + "test_worker_signals.py::"
+            "test_a_worker_told_to_end_lets_what_it_can_end_and_gives_back_the_rest",
+            "tests/jobs/test_worker_command.py",
+        ),
+    ),
+    Row(
+        8,
+        "A worker is stopped for longer than its lease",
+        "SIGSTOP, SIGCONT",
+        "it cannot overwrite what its heir recorded",
+        (
+            _FAULTS + "test_worker_signals.py::"
+            "test_workers_that_were_stopped_for_longer_than_their_lease_cannot_overwrite_results",
+        ),
+    ),
+    Row(
+        13,
+        "The network misbehaves",
+        "seven toxics and partitions, by a proxy",
+        "0 wrong answers, nobody hangs",
+        (_FAULTS + "test_toxics.py",),
+    ),
+    Row(
+        20,
+        "The server is absent at the start",
+        "nothing listens, it comes later",
+        "applications and workers start, the cache answers from memory; recovered within 2 s",
+        (_FAULTS + "test_absent_at_boot.py",),
+    ),
+    Row(
+        25,
+        "The embedded server loses its user, guardian or process",
+        "signals, 24-way churn",
+        "exactly one server, no orphan after 2 s, nothing acknowledged lost",
+        (
+            _FAULTS + "test_embedded_churn.py",
+            _EMBEDDED + "test_the_server_ends_with_its_last_user_even_when_that_one_is_killed",
+            _EMBEDDED + "test_a_crashed_server_is_back_within_a_second_with_every_acknowledged_write",
+            _EMBEDDED + "test_a_killed_guardian_takes_its_server_along_and_the_next_user_finds_the_data",
+        ),
+    ),
+)
