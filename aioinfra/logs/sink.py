@@ -6,7 +6,8 @@ newest line; a part of it is kept for ERROR and above. Every line given to `put`
 or counted as dropped.
 
 A process killed outright loses what its lines waited for: at most `SinkOptions.interval` seconds of them
-while the target takes what it is given.
+while the target takes what it is given. After a flush, which tells that an end may be near, the next lines do not
+wait: servers write theirs after the application has closed, and then end by the signal that stopped them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from aioinfra.logs.target import PIPE_BUF, Target
 
 _LINE_OVERHEAD: Final = 64  # bytes that a waiting line costs beyond its text; many short lines are not free
 _NEVER: Final = sys.maxsize
+_AFTER_FLUSH: Final = 1_000  # lines that their callers write at once, where that is possible without waiting
 _RETRY_FIRST: Final = 0.05
 _RETRY_CAP: Final = 1.0
 
@@ -95,6 +97,8 @@ class Sink:
         self._wake_at = 1  # bytes waiting at which `put` wakes the writer: any, a batch, or never
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._at_once = 0  # lines that need not wait for the thread
+        self._writing_at_once = False
         self._hurry = 0  # callers of `flush`: no waiting for company meanwhile
         self._in_flight = 0
         self._settled = 0  # lines that have left the ring for good, in order
@@ -104,8 +108,12 @@ class Sink:
 
     def put(self, line: bytes, level: int) -> bool:
         """Take a line for writing; False when it had to be dropped. O(1), never blocks, never raises."""
-        size = len(line) + _LINE_OVERHEAD
         with self._lock:
+            if self._at_once:
+                line = self._write_at_once(line)
+                if not line:
+                    return True
+            size = len(line) + _LINE_OVERHEAD
             if self._used + size > (self._full_for_most if level < logging.ERROR else self._full):
                 self._drop(1)
                 return False
@@ -135,6 +143,7 @@ class Sink:
                 return self._done.wait_for(lambda: self._settled >= aim, timeout)
             finally:
                 self._hurry -= 1
+                self._at_once = _AFTER_FLUSH
 
     async def aflush(self, timeout: float) -> bool:
         """`flush` beside the event loop."""
@@ -157,6 +166,7 @@ class Sink:
             thread.join(self._options.exit_timeout if timeout is None else timeout)
         with self._lock:
             self._stopping = False
+            self._at_once = _AFTER_FLUSH
             if thread is not None and self._thread is thread:
                 self._leave_behind()
             elif self._lines and self._thread is None:
@@ -205,6 +215,23 @@ class Sink:
             self._thread = None
             return False
         return True
+
+    def _write_at_once(self, line: bytes) -> bytes:
+        """Write a line that no other line waits before; what is left of it."""
+        if self._lines or self._in_flight or self._unreported or self._writing_at_once:
+            return line
+        self._at_once -= 1
+        self._writing_at_once = True  # a signal handler that logs now must not take the room that was seen
+        try:
+            rest = line[self._target.write_at_once(line) :]
+        except Exception:  # noqa: BLE001 - whatever a target raises, `put` does not
+            self._errors += 1
+            return line
+        finally:
+            self._writing_at_once = False
+        if not rest:
+            self._settle(1, written=True)
+        return rest
 
     def _write_here(self) -> None:
         """Write without a thread, in pieces that a ready pipe takes whole; wait only when the process ends."""

@@ -24,6 +24,10 @@ class Target(Protocol):
         """Whether a short write would not block, now or within ``timeout`` seconds."""
         ...
 
+    def write_at_once(self, data: bytes) -> int:
+        """Write what can be written without waiting, and return how many bytes; 0 when that cannot be known."""
+        ...
+
 
 class Stream(Protocol):
     """A text stream without a file descriptor."""
@@ -63,6 +67,14 @@ class DescriptorTarget:
         poller.register(self._descriptor, select.POLLOUT)
         return bool(poller.poll(timeout * 1_000))
 
+    def write_at_once(self, data: bytes) -> int:
+        if len(data) > PIPE_BUF or not self.ready(0):
+            return 0
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+
 
 class StreamTarget:
     """A text stream in memory, or one that captures (notebooks, test runners)."""
@@ -79,3 +91,6 @@ class StreamTarget:
 
     def ready(self, timeout: float) -> bool:  # noqa: ARG002 - memory is always ready
         return True
+
+    def write_at_once(self, data: bytes) -> int:  # noqa: ARG002 - whoever made the stream may wait in it
+        return 0

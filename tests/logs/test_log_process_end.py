@@ -109,6 +109,46 @@ if __name__ == "__main__":
     assert lines_of(script) == {"before": 5_000, "child": 5_000}
 
 
+def test_after_a_flush_not_even_a_kill_loses_lines() -> None:
+    script = """
+import signal
+from aioinfra.logs import current_logging
+setup()
+go()
+current_logging().flush()
+for index in range(500):
+    get_logger("end").info("after", index=index)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert lines_of(script) == {"main": 5_000, "after": 500}
+
+
+def test_what_a_server_says_after_the_application_has_closed_is_not_lost() -> None:
+    """uvicorn logs its end, then ends by the signal that stopped it: atexit does not run."""
+    script = """
+import signal
+from contextlib import asynccontextmanager
+import uvicorn
+from starlette.applications import Starlette
+from aioinfra.logs import current_logging
+
+@asynccontextmanager
+async def lifespan(app):
+    setup()
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+    yield
+    await current_logging().aflush()
+
+uvicorn.run(Starlette(lifespan=lifespan), host="127.0.0.1", port=0, log_config=None)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMON + script], capture_output=True, timeout=60, check=False
+    )
+    messages = [json.loads(text)["message"] for text in ended.stdout.splitlines()]
+    assert messages[-2] == "Application shutdown complete."
+    assert messages[-1].startswith("Finished server process")
+
+
 def test_an_unconfigured_process_says_nothing_below_warning() -> None:
     script = 'get_logger("x").info("no"); get_logger("x").warning("yes", index=0)'
     ended = subprocess.run(

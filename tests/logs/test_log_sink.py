@@ -153,6 +153,9 @@ class FailingTarget:
     def ready(self, timeout: float) -> bool:
         return True
 
+    def write_at_once(self, data: bytes) -> int:
+        return self.write(memoryview(data))
+
 
 def test_a_full_disk_is_waited_out_and_counted() -> None:
     target = FailingTarget(2)
@@ -163,6 +166,38 @@ def test_a_full_disk_is_waited_out_and_counted() -> None:
     assert target.data == b"first line\nsecond line\n"
     assert sink.figures().write_errors == 2
     sink.close()
+
+
+def test_after_a_flush_lines_are_written_by_their_callers_whole_and_in_order() -> None:
+    target = FailingTarget(0)
+    sink = Sink(target)
+    assert sink.flush(10)
+    lines = [b"%d a line of more than seven bytes\n" % index for index in range(2_000)]
+    for line in lines:
+        sink.put(line, logging.INFO)
+    assert sink.flush(10)
+    assert target.data == b"".join(lines)
+    assert sink.figures().written == 2_000
+    sink.put(b"short\n", logging.INFO)
+    assert target.data.endswith(b"short\n"), "written when put returns"
+    target.failures = 1
+    sink.put(b"next\n", logging.INFO)
+    assert sink.flush(10)
+    assert target.data.endswith(b"short\nnext\n"), "what cannot be written at once waits as ever"
+    sink.close()
+
+
+def test_after_a_flush_a_stalled_reader_still_blocks_nobody(fifo: tuple[int, Path]) -> None:
+    sink = Sink(DescriptorTarget(fifo[0]))
+    assert sink.flush(10)
+    began = time.monotonic()
+    for _ in range(900):
+        sink.put(LINE * 10, logging.INFO)
+    assert time.monotonic() - began < 1
+    figures = sink.figures()
+    assert figures.written + figures.waiting == 900
+    assert figures.waiting > 0
+    sink.close(0.1)
 
 
 def test_a_closed_stream_does_not_hold_up_the_end() -> None:
