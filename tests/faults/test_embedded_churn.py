@@ -107,17 +107,19 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         pause = 0.3
+        victims = self._draw.sample(["server", "guardian"], 2)  # in turn
         while not self._over.wait(pause):
             found = processes_of(self._state_dir)
             servers = [process for process in found if is_server(process)]
             # Looked at twice: one may have ended while the list was made, and its heir have started.
             self.most_servers = max(self.most_servers, sum([lives(process) for process in servers]))
-            victim = self._draw.choice(["server", "guardian"])
+            victim = victims[0]
             targets = servers if victim == "server" else [one for one in found if one not in servers]
             for process in targets[:1]:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL)
                     self.killed[victim] += 1
+                    victims.reverse()
             pause = self._draw.uniform(0.1, 0.6)
 
     def stop(self) -> None:
