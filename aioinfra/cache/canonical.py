@@ -18,17 +18,17 @@ from uuid import UUID
 
 from aioinfra.errors import InvalidArgument
 
-_BY_REPR: Final = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, UUID, Decimal, timedelta, range}
-)
+_BY_REPR: Final = frozenset({type(None), bool, int, float, complex, str, bytes, UUID, Decimal, timedelta})
+_MOST_DECIMAL_BITS: Final = 2048  # of an int that is written in decimal
 
 
 def canonical(value: Any, argument: str) -> str:
     """The canonical text of one argument.
 
     Known are None, numbers, text, bytes, dates and times, UUID, Decimal, enums, paths, classes; tuples,
-    lists, sets and mappings of these; dataclasses, msgspec Structs, named tuples and pydantic models of these;
-    and every object with a method ``cache_key()`` that gives one of these.
+    lists, sets and mappings of these; dataclasses, msgspec Structs, named tuples and pydantic models of these,
+    with all their fields, compared or not, and a model's extra ones; and every object with a method
+    ``cache_key()`` that gives one of these.
 
     Raises:
         InvalidArgument: naming the parameter ``argument``.
@@ -52,14 +52,31 @@ class _NoFormError(Exception):
 def _text(value: Any) -> str:
     kind = type(value)
     if kind in _BY_REPR:
-        return repr(value)
-    if hasattr(kind, "cache_key"):
+        return _number(value) if kind is int else repr(value)
+    if callable(getattr(kind, "cache_key", None)):
         return f"{_name(kind)}({_text(value.cache_key())})"
     for known, write in _WRITERS:
         if isinstance(value, known):
-            return write(value)
-    fields = ",".join(f"{name}={_text(getattr(value, name))}" for name in _field_names(kind))
-    return f"{_name(kind)}({fields})"
+            # A dataclass may derive from a list or a text, and is then both.
+            also = dataclasses.is_dataclass(kind) and not isinstance(value, enum.Enum)
+            return f"{_fields(value)}{write(value)}" if also else write(value)
+    return _fields(value)
+
+
+def _fields(value: Any) -> str:
+    """The class and what its instance holds."""
+    kind = type(value)
+    names = _field_names(kind)
+    fields = ",".join(f"{name}={_text(getattr(value, name))}" for name in names)
+    extra = getattr(value, "model_extra", None) if hasattr(kind, "model_fields") else None
+    if getattr(kind, "__pydantic_config__", None):  # a pydantic dataclass keeps extra ones beside the others
+        extra = {name: item for name, item in vars(value).items() if name not in names}
+    return f"{_name(kind)}({fields};{_mapping(extra)})" if extra else f"{_name(kind)}({fields})"
+
+
+def _number(value: int) -> str:
+    """Decimal; hexadecimal where decimal would take long and Python refuses it."""
+    return hex(value) if value.bit_length() > _MOST_DECIMAL_BITS else int.__repr__(value)
 
 
 def _field_names(kind: type) -> list[str]:
@@ -97,6 +114,7 @@ _WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     # Before Enum: members of a flag that have no name of their own would all be called None.
     (enum.Flag, lambda value: f"{_name(type(value))}({value.value})"),
     (enum.Enum, lambda value: f"{_name(type(value))}.{value.name}"),
+    (range, lambda value: f"range({','.join(map(_number, (value.start, value.stop, value.step)))})"),
     (list, lambda value: f"[{','.join(map(_text, value))}]"),
     (tuple, _tuple),
     (Mapping, _mapping),
@@ -107,7 +125,7 @@ _WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (time, lambda value: f"time({value.isoformat()},{value.fold})"),
     (PurePath, lambda value: f"path({str(value)!r})"),
     (type, lambda value: f"<{_name(value)}>"),
-    (int, _base(int)),
+    (int, lambda value: f"{_name(type(value))}({_number(int(value))})"),
     (float, _base(float)),
     (str, _base(str)),
     (bytes, _base(bytes)),

@@ -27,7 +27,7 @@ MOST_KEY_BYTES: Final = 8192
 _READABLE: Final = 96  # arguments up to this length stand in the key as they are, longer ones as a digest
 _NO_DEFAULT: Final = inspect.Parameter.empty
 _QUICK_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_PLAIN: Final = frozenset({int, str, bool, type(None)})  # canonical by their repr
+_PLAIN: Final[frozenset[type]] = frozenset({int, str, bool, type(None)})  # canonical by their repr
 
 
 def full_key(namespace: str, key: str) -> str:
@@ -104,19 +104,26 @@ class KeyPlan:
             TypeError: the arguments do not fit the signature, as the call itself would say.
             InvalidArgument: an argument has no canonical form; names its parameter.
         """
-        if self._alone and len(args) == 1 and not kwargs and type(args[0]) in _PLAIN:
-            text = repr(args[0])
-        else:
-            values = self._bind(args, kwargs)
-            text = ",".join(
-                [
-                    repr(values[at]) if type(values[at]) in _PLAIN else canonical(values[at], name)
-                    for at, name in self._used
-                ]
-            )
+        try:
+            if self._alone and len(args) == 1 and not kwargs and type(args[0]) in _PLAIN:
+                text = repr(args[0])
+            else:
+                text = self._joined(args, kwargs, _PLAIN)
+        except ValueError:  # Python refuses to write an int of more than 4,300 digits
+            text = self._joined(args, kwargs, frozenset())
         if len(text) > _READABLE or not text.isascii():
             return digest(text)
         return text
+
+    def _joined(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], plain: frozenset[type]) -> str:
+        """The texts of all arguments; by their repr for types that are ``plain``."""
+        values = self._bind(args, kwargs)
+        return ",".join(
+            [
+                repr(values[at]) if type(values[at]) in plain else canonical(values[at], name)
+                for at, name in self._used
+            ]
+        )
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the signature, defaults filled in."""

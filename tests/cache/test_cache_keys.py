@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 
 from aioinfra.cache.keys import MOST_KEY_BYTES, KeyPlan, full_key
@@ -123,6 +124,55 @@ def test_equal_collections_have_equal_keys() -> None:
     assert key(one, {"a": 1, "b": 2}) == key(one, {"b": 2, "a": 1})
     assert key(one, {"x", "y", "z"}) == key(one, {"z", "y", "x"})
     assert key(one, frozenset({1})) == key(one, {1})
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    a: int = 0
+
+
+@pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(extra="allow"))
+class OpenData:
+    a: int = 0
+
+
+@dataclass
+class Noted:
+    a: int
+    note: str = field(default="", compare=False)
+
+
+@dataclass
+class Page(list[int]):
+    number: int
+
+    def __post_init__(self) -> None:
+        self.append(1)
+
+
+@dataclass
+class WithCacheKeyField:
+    cache_key: str = "k"
+
+
+def test_what_a_class_declares_to_hold_is_part_of_the_key() -> None:
+    """Two arguments of one key would get one answer."""
+    more: Any = Open  # it takes what it does not declare
+    values = [
+        *(Open(), Open(a=1), more(a=1, b=2), more(a=1, b=3), more(a=1, c=2), more(a=1, b="2")),
+        *(OpenData(), OpenData(a=1, b=2), OpenData(a=1, b=3)),  # type: ignore[call-arg]  # extra ones
+        *(Noted(1), Noted(1, "x"), Page(1), Page(2), [1], WithCacheKeyField(), WithCacheKeyField("l")),
+    ]
+    assert len({key(one, value) for value in values}) == len(values)
+    assert key(one, more(a=1, b=2, c=3)) == key(one, more(c=3, b=2, a=1))
+
+
+def test_huge_numbers_are_arguments_like_any_other() -> None:
+    huge = 10**5000
+    values = [huge, huge + 1, -huge, [huge], range(huge), range(huge + 1), {huge: 1}, 10**4000, [10**4000]]
+    assert len({key(one, value) for value in values}) == len(values)
+    assert key(two, huge, 1) != key(two, huge, 2)
+    assert key(two, [1], huge) == key(two, b=huge, a=[1])
 
 
 def test_ignored_parameters_do_not_matter() -> None:
