@@ -255,6 +255,8 @@ def cached(function: Any = None, /, **options: Any) -> Any:
             a call: an argument has no canonical form; names the parameter.
         NotInstalled: at a call, without any cache.
     """
+    for name in options.keys() - CachedOptions.__dataclass_fields__.keys():
+        raise InvalidArgument(name, "cached() has no argument of this name")
     if function is None:
         made = CachedOptions(**options)
         return lambda decorated: _decorate(decorated, made)
@@ -274,6 +276,10 @@ def _check(function: Any) -> None:
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise InvalidArgument(
             "function", f"{name} is a generator: collect its items into a list to cache them"
+        )
+    if not hasattr(function, "__qualname__"):
+        raise InvalidArgument(
+            "function", f"a {name} has no name to begin keys with: wrap it in an `async def`"
         )
     if not inspect.iscoroutinefunction(function):
         raise InvalidArgument("function", f"{name} must be declared with `async def`")

@@ -13,6 +13,8 @@ from typing import Final
 from aioinfra.errors import InvalidArgument
 
 _SPECIAL: Final = re.compile(r"([*?\[\]\\^-])")
+_UNNAMED: Final = re.compile(r"[*?]|\[\^(?:\\.|[^\]\\])*\\?(?:\]|$)", re.DOTALL)
+"""What of a pattern names nothing: wildcards, and sets by what they leave out."""
 
 
 def escape(literal: str) -> str:
@@ -27,14 +29,15 @@ def check_pattern(pattern: object, *, everything: bool) -> str:
     """The pattern of a clear, within the namespace.
 
     Raises:
-        InvalidArgument: not text, empty, or one that matches every key although ``everything`` was not said.
+        InvalidArgument: not text, empty, or without a single literal character, so that it may match every key
+            (``*``, ``?*``, ``[^x]*``), although ``everything`` was not said.
     """
     if pattern is None and everything:
         return "*"
     if not isinstance(pattern, str) or not pattern:
         raise InvalidArgument("pattern", "must be a glob such as 'user:*'; to remove every key say all=True")
-    if not pattern.strip("*") and not everything:
-        raise InvalidArgument("pattern", "matches every key of the cache: say all=True if you mean it")
+    if not everything and not _UNNAMED.sub("", pattern):
+        raise InvalidArgument("pattern", "names no key and may match all: say all=True if you mean it")
     try:
         pattern.encode()
     except UnicodeEncodeError:

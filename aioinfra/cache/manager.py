@@ -116,7 +116,7 @@ class CacheManager:
             clock,
         )
         if redis_url is not None:
-            RedisClient(redis_url)  # no I/O: a malformed URL is refused here, not at the first call
+            _check_url(redis_url)
         self._backend: Backend | None = None
         self._turn = asyncio.Lock()  # of opening and closing
         self._reads = ReadThrough(ClosedStore(), self._figures, clock)
@@ -230,6 +230,8 @@ class CacheManager:
 
     async def mget(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that are there, by key, in the order asked for. One round trip for up to 1,000 keys."""
+        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+            raise InvalidArgument("keys", f"must be a collection of keys, not {type(keys).__name__}")
         full = {key: full_key(self._namespace, key) for key in keys}
         started = self._plan.clock.monotonic()
         stored = await self._figures.timed(
@@ -245,6 +247,8 @@ class CacheManager:
 
     async def mset(self, values: Mapping[str, Any], ttl: Ttl = None) -> bool:
         """Put values under their keys, pipelined; not atomic. True. Raises as `set`; bad input before any I/O."""
+        if not isinstance(values, Mapping):
+            raise InvalidArgument("values", f"must be a mapping, not {type(values).__name__}")
         kind = self.kind(ttl)
         sealed = [
             (full_key(self._namespace, key), self._reads.sealed(value, kind)) for key, value in values.items()
@@ -262,7 +266,7 @@ class CacheManager:
         block the server: O(keys in the database). Every key of the namespace only goes with ``all=True``.
 
         Raises:
-            InvalidArgument: no pattern, or one that matches everything, without ``all=True``.
+            InvalidArgument: no pattern, or one without a literal character, without ``all=True``.
         """
         pattern = escape(self._namespace) + check_pattern(pattern, everything=all)
         self._reads.flights.forget_all()
@@ -323,3 +327,14 @@ class CacheManager:
             failures.errors,
             check_ttl(failures.error_ttl, default, "error_ttl"),
         )
+
+
+def _check_url(redis_url: str) -> None:
+    """Refuse a malformed URL where it is given, not at the first call. No I/O."""
+    try:
+        RedisClient(redis_url)
+    except InvalidArgument as error:
+        reason = error.reason
+    else:
+        return
+    raise InvalidArgument("redis_url", reason)  # out here: the other error names an argument that nobody gave

@@ -10,6 +10,7 @@ of storing what was loaded is counted and the value returned: the caller asked f
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from aioinfra.codec.envelope import StoredFailureError
 from aioinfra.errors import (
     DecodeError,
     EncodeError,
+    InvalidArgument,
     Overloaded,
     StoreError,
     StoreFull,
@@ -91,6 +93,7 @@ class ReadThrough:
         Raises:
             StoreError: the store could not be read.
             EncodeError: the loaded value cannot be stored.
+            InvalidArgument: ``load`` is no async function.
             Exception: what ``load`` raised.
         """
         flights = self.flights
@@ -143,7 +146,7 @@ class ReadThrough:
         started = self._now()
         figures.loads += 1
         try:
-            value = await load()
+            value = await _begun(load)
         except BaseException as error:
             figures.load_errors += 1
             figures.done("load", "error", started)
@@ -168,3 +171,12 @@ class ReadThrough:
             await self._put(key, data, ttl)
         except (EncodeError, StoreError, Overloaded):
             self._figures.not_stored += 1
+
+
+def _begun(load: Load) -> Awaitable[Any]:
+    if not callable(load):
+        raise InvalidArgument("load", f"must be an async function, not {type(load).__name__}")
+    loading: object = load()
+    if not inspect.isawaitable(loading):
+        raise InvalidArgument("load", "must be an async function: what it gave cannot be awaited")
+    return loading

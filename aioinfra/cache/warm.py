@@ -74,7 +74,8 @@ async def warm(
     running: set[asyncio.Task[None]] = set()
     started, begun = clock.monotonic(), 0
     try:
-        async for key, item in _pairs(source):
+        async for pair in _pairs(source):
+            key, item = _pair(pair)
             await ready()
             if options.rate is not None:
                 await clock.sleep(started + begun / options.rate - clock.monotonic())
@@ -105,8 +106,14 @@ async def _one(
         options.progress(report)
 
 
-async def _pairs(source: Source) -> AsyncIterator[tuple[str, Any]]:
-    """The pairs of any form of source, one after the other."""
+def _pair(pair: object) -> tuple[str, Any]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InvalidArgument("loader", "must give pairs of a key and a value or loader")
+    return pair[0], pair[1]
+
+
+async def _pairs(source: Source) -> AsyncIterator[object]:
+    """What any form of source gives, one after the other."""
     given: Any = source() if callable(source) else source
     if inspect.isawaitable(given):
         given = await given

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -523,11 +524,17 @@ async def async_generator() -> AsyncIterator[int]:
     yield 1
 
 
+async def fine(number: int) -> int:
+    return number
+
+
 async def reserved(_cache_manager: object) -> int:
     return 1
 
 
-@pytest.mark.parametrize("function", [plain, generator, async_generator, reserved, 5, len, Shop])
+@pytest.mark.parametrize(
+    "function", [plain, generator, async_generator, reserved, 5, len, Shop, partial(fine, 1)]
+)
 def test_what_is_no_async_function_is_refused_at_decoration(function: Any) -> None:
     for decorate in (cached, cached(ttl=5)):
         with pytest.raises(InvalidArgument, match="function: "):
@@ -566,3 +573,8 @@ async def test_it_looks_like_the_function() -> None:
     assert inspect.iscoroutinefunction(documented.__call__)  # what web frameworks ask
     with pytest.raises(TypeError):
         documented.key_for(1, 2, 3)  # type: ignore[call-arg, arg-type]  # the point of the test
+
+
+def test_an_option_that_does_not_exist_is_refused_by_its_name() -> None:
+    with pytest.raises(InvalidArgument, match=r"^tt: cached\(\)"):
+        cached(tt=1)  # type: ignore[call-overload]  # the point of the test

@@ -183,11 +183,38 @@ async def test_a_huge_value_is_refused_before_any_io() -> None:
         await closed.set("a", b"x" * ((64 << 20) + 1))
 
 
-@pytest.mark.parametrize("pattern", [None, "", "*", "**", 5, b"a*", "\udc80*"])
+@pytest.mark.parametrize(
+    "pattern",
+    [None, "", "*", "**", 5, b"a*", "\udc80*", "?*", "*??", "[^]*", "[^x]*", "*[^x-z\\]]", "*[^x"],
+)
 async def test_a_clear_of_everything_must_be_said(pattern: Any) -> None:
     closed = CacheManager()
     with pytest.raises(InvalidArgument, match=r"^pattern: "):
         await closed.clear(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["\\*", "a*", "[ab]*", "*:?", "\\[^a]*"])
+async def test_a_pattern_that_names_something_is_taken(pattern: str) -> None:
+    async with CacheManager() as cache:
+        await cache.set("other", 1)
+        assert await cache.clear(pattern) == 0
+        assert await cache.clear("?*", all=True) == 1
+
+
+async def test_what_is_no_collection_of_keys_is_refused_by_name(cache: CacheManager) -> None:
+    for keys in (None, 5, "abc", b"abc", object()):
+        with pytest.raises(InvalidArgument, match=r"^keys: "):
+            await cache.mget(keys)  # type: ignore[arg-type]  # the point of the test
+    for values in (None, 5, "abc", [("a", 1)], object()):
+        with pytest.raises(InvalidArgument, match=r"^values: "):
+            await cache.mset(values)  # type: ignore[arg-type]  # the point of the test
+
+
+async def test_a_loader_that_is_no_async_function_is_refused_by_name(cache: CacheManager) -> None:
+    for load in (None, 5, lambda: 5):
+        with pytest.raises(InvalidArgument, match=r"^load: "):
+            await cache.get_or_load("k", load)  # type: ignore[arg-type]  # the point of the test
+    assert not await cache.exists("k")
 
 
 async def test_a_clear_stays_within_the_namespace(redis_url: str, prefix: str) -> None:
@@ -364,7 +391,7 @@ async def test_large_values_are_compressed(on_server: CacheManager, client: Redi
         ({"memory_cache_ttl": 0}, "memory_cache_ttl"),
         ({"max_connections": 0}, "max_connections"),
         ({"namespace": ""}, "namespace"),
-        ({"redis_url": "http://localhost"}, "url"),
+        ({"redis_url": "http://localhost"}, "redis_url"),
         ({"redis_url": NOWHERE, "client": RedisClient(NOWHERE)}, "client"),
         ({"serialization": "pickle", "signing_key": "short"}, "signing_key"),
     ],

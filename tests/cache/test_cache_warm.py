@@ -96,8 +96,9 @@ async def test_a_failing_source_ends_the_warming_and_leaves_no_task() -> None:
         with pytest.raises(OSError, match="the source is gone"):
             await cache.warm_cache(source)
         assert len(asyncio.all_tasks()) == 1
-        with pytest.raises(InvalidArgument, match="loader"):
-            await cache.warm_cache(5)  # type: ignore[arg-type]  # the point of the test
+        for nothing in (5, "abc", [("a",)], [5]):
+            with pytest.raises(InvalidArgument, match="loader"):
+                await cache.warm_cache(nothing)  # type: ignore[arg-type]  # the point of the test
         assert (await cache.warm_cache({"": 1, "nan": float("nan")})).failures == {
             "": "InvalidArgument",
             "nan": "EncodeError",
