@@ -47,9 +47,10 @@ class Reader:
                 path.write_text(body, encoding="utf-8")
             else:
                 self.run([sys.executable, "-c", body], body)
-        for path in self.directory.rglob("*.py"):
-            module = ".".join(path.relative_to(self.directory).with_suffix("").parts)
-            self.run([sys.executable, "-c", f"import {module}"], f"importing {path.name}")
+        files = [path.relative_to(self.directory) for path in self.directory.rglob("*.py")]
+        modules = [".".join(path.with_suffix("").parts) for path in files]
+        if modules:
+            self.run([sys.executable, "-c", f"import {', '.join(modules)}"], "importing what was written")
 
     def type_in(self, body: str) -> None:
         for command, expected in _commands(body):
@@ -74,7 +75,7 @@ class Reader:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=90,
             check=False,
         )
         assert done.returncode == 0, f"{shown}\nended with {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -104,6 +105,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     reader.leave()
 
 
+@pytest.mark.timeout(180)  # a page may be long, and start servers and workers
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_document_runs(document: Path, reader: Reader) -> None:
     reader.follow(document.read_text(encoding="utf-8"))
