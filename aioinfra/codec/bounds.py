@@ -25,5 +25,5 @@ def check_number(argument: str, value: object, least: float, most: float) -> Non
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgument(argument, "must be a number")
-    if not math.isfinite(value) or not least <= value <= most:
+    if not least <= value <= most or value == math.inf or value == -math.inf:  # isfinite fails on large ints
         raise InvalidArgument(argument, f"must be from {least:g} to {most:g}")

@@ -26,8 +26,22 @@ def names_model(annotation: Any) -> bool:
 
 
 def to_json(value: Any) -> msgspec.Raw:
-    """msgspec's ``enc_hook`` for JSON: a model as the JSON that pydantic writes."""
-    return msgspec.Raw(_require_model(value).model_dump_json().encode())
+    """msgspec's ``enc_hook`` for JSON: a model as the JSON that pydantic writes, if pydantic reads it back equal.
+
+    Raises:
+        TypeError: not a model.
+        ValueError: a model that would come back as another one: secrets that are masked, excluded fields, NaN.
+    """
+    kind = type(_require_model(value))
+    # By name unless the model insists on its aliases. A default would hide that it does: hence the comparison.
+    for by_alias in (False, True):
+        text = value.model_dump_json(by_alias=by_alias)
+        try:
+            if kind.model_validate_json(text) == value:
+                return msgspec.Raw(text.encode())
+        except ValueError:
+            continue
+    raise ValueError(f"a {kind.__name__} does not read back equal to what is written")
 
 
 def to_plain(value: Any) -> Any:

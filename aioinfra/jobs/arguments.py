@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from types import SimpleNamespace
+from typing import Any, get_args, get_origin, get_type_hints
 
-import msgspec
-
+from aioinfra.codec.typed import reader
 from aioinfra.errors import DecodeError
+
+_AWAITABLES = (Awaitable, Coroutine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,10 @@ class ArgumentPlan:
     @classmethod
     def of(cls, function: Callable[..., Any], signature: inspect.Signature) -> ArgumentPlan:
         """The plan of a function; ``signature`` has the parameters that a job's arguments go to."""
-        try:
-            hints = get_type_hints(function, include_extras=True)
-        except (NameError, TypeError):  # names that exist for type checkers alone: nothing is converted
-            hints = {}
+        hints = _hints(function)
+        returns = hints.get("return", Any)
+        if get_origin(returns) in _AWAITABLES and not inspect.iscoroutinefunction(function):
+            returns = get_args(returns)[-1]  # a plain function that wraps an async one
         kinds: dict[Any, list[tuple[str, Any]]] = {}
         for name, parameter in signature.parameters.items():
             kinds.setdefault(parameter.kind, []).append((name, hints.get(name, Any)))
@@ -54,7 +57,7 @@ class ArgumentPlan:
             dict([*both, *named]),
             _only(kinds.get(inspect.Parameter.VAR_POSITIONAL)),
             _only(kinds.get(inspect.Parameter.VAR_KEYWORD)),
-            hints.get("return", Any),
+            returns,
             not required,
         )
 
@@ -85,10 +88,31 @@ class ArgumentPlan:
         }
         return tuple(restored), by_name
 
+    def wanted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Name, value and annotation of each argument."""
+        for (name, wanted), value in zip(self._with_more(len(args)), args, strict=False):
+            yield name, value, wanted
+        for name, value in kwargs.items():
+            yield name, value, self.by_name.get(name, self.more_by_name)
+
     def _with_more(self, count: int) -> tuple[tuple[str, Any], ...]:
         return self.positional + tuple(
             (f"argument {at}", self.more) for at in range(len(self.positional), count)
         )
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations that can be resolved: some names exist for type checkers alone."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001 - annotations are code, and this one failed; the others one by one
+        hints: dict[str, Any] = {}
+        names = getattr(function, "__globals__", None)
+        for name, annotation in getattr(function, "__annotations__", {}).items():
+            with suppress(Exception):
+                alone = SimpleNamespace(__annotations__={name: annotation})
+                hints |= get_type_hints(alone, names, include_extras=True)
+        return hints
 
 
 def _only(parameters: list[tuple[str, Any]] | None) -> Any:
@@ -96,7 +120,7 @@ def _only(parameters: list[tuple[str, Any]] | None) -> Any:
 
 
 def restore(value: Any, name: str, wanted: Any) -> Any:
-    """One decoded value as its annotated type. A type that msgspec does not know takes the value as it is.
+    """One decoded value as its annotated type. A type that no library knows takes the value as it is.
 
     Raises:
         DecodeError: the value does not fit; says ``name``, never the value.
@@ -104,10 +128,10 @@ def restore(value: Any, name: str, wanted: Any) -> Any:
     if wanted is Any or type(value) is wanted:
         return value
     try:
-        return msgspec.convert(value, wanted, str_keys=True)
+        return reader(wanted)(value)
     except TypeError:
         return value
-    except Exception:  # noqa: BLE001 - beside msgspec's own, a user's constructor may raise anything
+    except Exception:  # noqa: BLE001 - beside the libraries' own, a user's constructor may raise anything
         if _is_one(value, wanted):  # a bool for an int; an object, where the codec keeps objects
             return value
         raise DecodeError(f"{name}: the stored value does not fit its annotation") from None

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aioinfra.errors import InvalidArgument
-from aioinfra.jobs.job import JobRequest
+from aioinfra.jobs.job import NO_HEADERS, JobRequest
 
 MAX_ID_BYTES: Final = 512
 
 
 def check_request(request: JobRequest[Any]) -> None:
     """Refuse what no worker could run. Raises InvalidArgument before any I/O."""
+    if not isinstance(request, JobRequest):
+        raise InvalidArgument("request", "must be a JobRequest: task.job(...) makes one")
+    if request.task is None:
+        raise InvalidArgument("task", "must be a task's name")
+    check_name("task", request.task)
+    if type(request.args) is not tuple:
+        raise InvalidArgument("args", "must be a tuple")
+    _check_text_keys("kwargs", request.kwargs)
+    if request.headers is not NO_HEADERS:
+        _check_text_keys("headers", request.headers)
+        if not all(isinstance(text, str) for text in request.headers.values()):
+            raise InvalidArgument("headers", "must have text as values")
+    _check_times(request)
+    check_priority(request.priority)
+    check_name("queue", request.queue)
+    check_name("job_id", request.job_id)
+
+
+def _check_text_keys(argument: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(argument, "must be a mapping")
+    if value and not all(isinstance(name, str) for name in value):
+        raise InvalidArgument(argument, "must have text as keys")
+
+
+def _check_times(request: JobRequest[Any]) -> None:
     for name, value in (("delay", request.delay), ("at", request.at), ("expires", request.expires)):
         if value is None:
             continue
@@ -21,10 +48,6 @@ def check_request(request: JobRequest[Any]) -> None:
         raise InvalidArgument("at", "give either delay or at")
     if request.expires is not None and request.expires <= 0:
         raise InvalidArgument("expires", "must be positive")
-    check_priority(request.priority)
-    check_name("queue", request.queue)
-    check_name("job_id", request.job_id)
-    check_name("task", request.task)
 
 
 def check_priority(priority: object) -> None:
@@ -43,3 +66,13 @@ def check_name(argument: str, value: object) -> None:
         raise InvalidArgument(argument, "must be printable text")
     if len(value.encode()) > MAX_ID_BYTES:
         raise InvalidArgument(argument, f"must have at most {MAX_ID_BYTES} bytes")
+
+
+def check_stored_id(value: object) -> None:
+    """Raise InvalidArgument unless it may be the id of a stored job, also of one that this client would refuse."""
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument("job_id", "must be a non-empty string")
+    try:
+        value.encode("utf-8", "surrogateescape")  # ids that are not UTF-8 are shown so
+    except UnicodeEncodeError:
+        raise InvalidArgument("job_id", "must be text that can be encoded") from None

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.checks import check_name, check_stored_id
 from aioinfra.jobs.dead import DeadLetter, read_dead_letter
 from aioinfra.jobs.enqueue import DEFAULT_OPTIONS, ClientOptions, Enqueuer
 from aioinfra.jobs.handle import JobHandle
@@ -79,15 +80,32 @@ class JobClient:
         ]
 
     def handle(self, job_id: str, queue: str | None = None, *, returns: Any = Any) -> JobHandle[Any]:
-        """The handle of a job that was enqueued elsewhere. No I/O."""
+        """The handle of a job that was enqueued elsewhere. No I/O.
+
+        Args:
+            job_id: its id; also one that this client would refuse to give.
+            queue: where it is, or None for the client's default queue.
+            returns: the type to restore its result as.
+
+        Raises:
+            InvalidArgument: an id or a queue that is no text.
+        """
+        check_stored_id(job_id)
+        check_name("queue", queue)
         return JobHandle(self._reader, queue or self._options.default_queue, job_id, returns=returns)
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """How full queues are; those whose key is of another type are left out. One round trip."""
+        given: object = queues
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+            raise InvalidArgument("queues", "must be a list of names")
+        for queue in queues:
+            _check_queue(queue)
         return await self._store.depths(queues)
 
     async def dead_letters(self, queue: str, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters of a queue, newest first. Two round trips."""
+        _check_queue(queue)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidArgument("limit", "must be a whole number of at least 1")
         return [read_dead_letter(data) for data in await self._store.dead_letters(queue, limit)]
@@ -98,6 +116,12 @@ class JobClient:
             await self._enqueuer.aclose()
         finally:
             await self._replies.aclose()
+
+
+def _check_queue(queue: object) -> None:
+    if queue is None:
+        raise InvalidArgument("queue", "must be a name")
+    check_name("queue", queue)
 
 
 default_client: ProcessDefault[JobClient] = ProcessDefault("job client")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import time
@@ -27,9 +28,10 @@ from aioinfra.errors import (
     WrongType,
 )
 from aioinfra.jobs.checks import check_name, check_request
+from aioinfra.jobs.due import DueTimes
 from aioinfra.jobs.job import NONCE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.payload import JobCodec
+from aioinfra.jobs.payload import JobCodec, JsonCodec, check_keys
 from aioinfra.jobs.store import Added, JobStore
 
 DAY_MS = 86_400_000
@@ -38,7 +40,8 @@ PRIORITY_STEP_MS = 10_000_000_000
 
 _RECONNECT = Backoff(tries=1_000, base=0.02, cap=0.25)
 _BULK = 10_000
-_DUE_SLACK = 0.005  # seconds; the batcher tells callers up to 1 ms early
+_DUE_SLACK = 0.02
+"""Seconds before it is due in which a request is not sent any more: there would hardly be an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +91,32 @@ class Enqueuer:
     ) -> None:
         self._store = store
         self._codec = codec
+        self._is_json = isinstance(codec, JsonCodec)
         self._options = options
         self._observer = observer
         self._channel = channel
-        # The batcher ends each request at its own time, in flight or waiting; `_send` keeps to it too.
-        self._batcher: Batcher[_Pending, bool] = Batcher(
-            self._send, options.batch, size_of=_size_of, deadline=options.timeout
-        )
+        self._batcher: Batcher[_Pending, bool] = Batcher(self._send, options.batch, size_of=_size_of)
+        # Ends each request at its own time, in flight or waiting; `_send` keeps to it too.
+        self._due_times: DueTimes[_Pending] = DueTimes(self._when_due)
+        self._numbers = itertools.count()
+        self._newest_sent = -1
         self._last_sent = -math.inf
+        self._slack = min(_DUE_SLACK, options.timeout / 10)
         self._room: asyncio.Future[None] | None = None
 
     async def one(self, request: JobRequest[Any]) -> tuple[StoredRequest, bool]:
         """Store a job; answers it with whether it is new. Raises as `JobClient.enqueue`."""
         stored = self._encode(request, self._headers())
-        pending = (time.monotonic() + self._options.timeout, stored)
-        try:
-            created = await self._batcher.submit(pending)
-        except DeadlineExceeded as error:
-            raise self._when_due(pending, error) from None
+        created = await self._submit(time.monotonic() + self._options.timeout, stored)
         if created:
             self._observer.enqueued(stored.queue, request.task)
         return stored, created
 
     async def many(self, requests: Sequence[JobRequest[Any]]) -> list[tuple[StoredRequest, bool]]:
         """Store many jobs, in order. Raises as `JobClient.enqueue_many`."""
+        given: object = requests
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+            raise InvalidArgument("requests", "must be a list of JobRequests")
         headers = self._headers()
         stored = [self._encode(request, headers) for request in requests]
         created: list[bool] = []
@@ -129,14 +134,8 @@ class Enqueuer:
         except Overloaded as error:
             raise Overloaded(f"{error}; {first} of {len(stored)} jobs are stored") from None
         due = time.monotonic() + self._options.timeout
-        pending = [(due, entry) for entry in stored[first : first + count]]
-        futures = [self._batcher.submit(each) for each in pending]
-        answers: list[bool | BaseException] = [
-            self._when_due(each, answer) if isinstance(answer, DeadlineExceeded) else answer
-            for each, answer in zip(
-                pending, await asyncio.gather(*futures, return_exceptions=True), strict=True
-            )
-        ]
+        futures = [self._submit(due, entry) for entry in stored[first : first + count]]
+        answers = await asyncio.gather(*futures, return_exceptions=True)
         return _without_errors(answers, first, len(stored))
 
     async def _some_room(self) -> int:
@@ -160,7 +159,10 @@ class Enqueuer:
 
     async def aclose(self) -> None:
         """Wait for the enqueues under way; then refuse."""
-        await self._batcher.aclose()
+        try:
+            await self._batcher.aclose()
+        finally:
+            self._due_times.close()
 
     def _headers(self) -> Mapping[str, str]:
         request_id = correlation.request_id()
@@ -180,6 +182,8 @@ class Enqueuer:
             headers = {**headers, NONCE_HEADER: nonce}
         now = int(time.time() * 1000)
         payload = self._codec.encode_job(request.task, request.args, request.kwargs, now, headers)
+        if self._is_json and (request.args or request.kwargs):
+            check_keys(request.args, request.kwargs, request.plan)
         due = None if request.at is None else int(request.at * 1000)
         late = 0 if request.delay is None else int(request.delay * 1000)
         # A priority moves a job that is due at once ahead of the others; a deferred one keeps its time, since
@@ -191,15 +195,23 @@ class Enqueuer:
             queue, job_id, request.job_id is not None, due, late - ahead, lives, nonce, payload
         )
 
-    def _when_due(self, pending: _Pending, error: DeadlineExceeded) -> BaseException:
+    def _submit(self, due: float, stored: StoredRequest) -> asyncio.Future[bool]:
+        pending = (due, next(self._numbers), stored)
+        future = self._batcher.submit(pending)
+        self._due_times.add(due, pending, future)
+        return future
+
+    def _when_due(self, pending: _Pending) -> BaseException:
         """What a caller is told whose time is over, from what may have been sent since the caller came."""
-        due, stored = pending
-        if error.sent and self._last_sent >= due - self._options.timeout:
-            return EnqueueUncertain([stored.job_id], str(error))
-        return DeadlineExceeded(str(error), sent=False)
+        due, number, stored = pending
+        text = f"no answer within {self._options.timeout:g} s"
+        if number <= self._newest_sent and self._last_sent >= due - self._options.timeout:
+            return EnqueueUncertain([stored.job_id], text)
+        return DeadlineExceeded(text, sent=False)
 
     async def _send(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
         """Store a batch, repeating while that is safe and there is time."""
+        self._due_times.forget_done()
         try:
             return await self._sent(batch)
         finally:
@@ -209,7 +221,7 @@ class Enqueuer:
 
     async def _sent(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
         ends = batch[-1][0]
-        requests = [stored for _, stored in batch]
+        requests = [stored for _, _, stored in batch]
         unknown = False
         failure = StoreUnavailable("its time was over before it could be sent", sent=False)
         attempt = 0
@@ -217,9 +229,10 @@ class Enqueuer:
             attempt += 1
             # Whoever was told that its job is not stored must not find it stored: what is due is not sent (again).
             now = time.monotonic()
-            late = _count_due(batch, now + _DUE_SLACK) if batch[0][0] <= now + _DUE_SLACK else 0
+            late = bisect_right(batch, now + self._slack, key=itemgetter(0))
             if late == len(batch):
                 return _failures(requests, failure, unknown)
+            self._newest_sent = batch[-1][1]
             before, self._last_sent = self._last_sent, math.inf
             try:
                 added = await self._store.add(requests[late:], repeated=unknown, deadline=ends - now)
@@ -241,14 +254,14 @@ class Enqueuer:
                 ]
                 return [*_failures(requests[:late], failure, unknown), *answers] if late else answers
             self._observer.store_error("enqueue")
-            pause = _RECONNECT.delay(attempt)
-            if time.monotonic() + pause >= ends:
+            left = ends - time.monotonic()
+            if left <= 2 * self._slack:
                 return _failures(requests, failure, unknown)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(_RECONNECT.delay(attempt), left / 2))
 
 
-_Pending = tuple[float, StoredRequest]
-"""A request and its due time: the monotonic time at which its caller is told, stored or not."""
+_Pending = tuple[float, int, StoredRequest]
+"""Due time, number and request. When it is due (monotonic), its caller is told, stored or not."""
 
 
 _REFUSALS = (StoreFull, StoreDenied, WrongType)
@@ -256,12 +269,7 @@ _REFUSALS = (StoreFull, StoreDenied, WrongType)
 
 
 def _size_of(pending: _Pending) -> int:
-    return len(pending[1].payload) + 128
-
-
-def _count_due(batch: Sequence[_Pending], now: float) -> int:
-    """How many requests at the head of a batch are due; the oldest come first."""
-    return bisect_right(batch, now, key=itemgetter(0))
+    return len(pending[2].payload) + 128
 
 
 def _answer(request: StoredRequest, added: Added) -> bool | BaseException:

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from aioinfra.jobs.arguments import ArgumentPlan
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -298,6 +301,11 @@ class JobRequest(Generic[R_co]):
         expires: seconds after it is due in which it must start.
         headers: travel beside the arguments.
         returns: the type of the result.
+        plan: how the task restores its arguments, where that is known.
+
+    What arrives are JSON's types: a tuple or set is a list, a datetime, UUID, Decimal or enum member text, a
+    model or dataclass a dict, unless the task's annotation says what to restore. Dict keys that are not text are
+    refused unless an annotation restores them: as text they could fall together.
     """
 
     task: str
@@ -311,3 +319,4 @@ class JobRequest(Generic[R_co]):
     expires: float | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS, repr=False)
     returns: Any = Any
+    plan: ArgumentPlan | None = field(default=None, repr=False, compare=False)

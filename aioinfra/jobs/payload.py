@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from aioinfra.codec.models import is_model, to_json
 from aioinfra.errors import DecodeError, EncodeError, InvalidArgument, PayloadTooLarge, UntrustedPayload
+from aioinfra.jobs.arguments import ArgumentPlan, restore
 from aioinfra.jobs.job import NO_HEADERS, ErrorRecord, Job, Outcome, Run, Succeeded
 from aioinfra.jobs.records import error_of, printable, record_of
 
@@ -118,7 +120,7 @@ class _WireResult(msgspec.Struct):
     h: Mapping[str, str] | None = None
 
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=to_json)
 _decode_job = msgspec.json.Decoder(_WireJob).decode
 _decode_result = msgspec.json.Decoder(_WireResult).decode
 _decode_args = msgspec.json.Decoder(tuple[Any, ...]).decode
@@ -205,10 +207,51 @@ def _wire_result(run: Run, success: bool, value: Any) -> _WireResult:
     )  # fmt: skip
 
 
+def check_keys(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: ArgumentPlan | None) -> None:
+    """Refuse dicts whose keys JSON turns into text, unless the task's annotations turn them back.
+
+    Only containers are looked at, and those that read back equal only once, at msgspec's speed.
+
+    Raises:
+        EncodeError: names the argument.
+    """
+    if plan is not None:
+        named = plan.wanted(args, kwargs)
+    else:
+        named = ((name, value, Any) for name, value in _named(args, kwargs))
+    for name, value, wanted in named:
+        if not isinstance(value, dict | list | tuple | set | frozenset) or not value:
+            continue
+        plain = msgspec.json.decode(_encoder.encode(value))
+        if plain == value or not _holds_other_keys(value):
+            continue
+        if wanted is Any or restore(plain, name, wanted) != value:
+            raise EncodeError(
+                name, "holds dict keys that are not text, and no annotation that restores them is known"
+            )
+
+
+def _holds_other_keys(value: Any) -> bool:
+    """Whether a value's own containers hold a dict with a key that is not text; classes restore theirs."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if not all(isinstance(key, str) for key in item):
+                return True
+            left += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            left += item
+    return False
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [*((f"args[{position}]", value) for position, value in enumerate(args)), *kwargs.items()]
+
+
 def _blame(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> EncodeError:
     """Find the argument that cannot be encoded. Values never enter the message."""
-    named = [(f"args[{position}]", value) for position, value in enumerate(args)]
-    for name, value in [*named, *kwargs.items()]:
+    for name, value in _named(args, kwargs):
         try:
             _encoder.encode(value)
             if _holds_nan(value):
@@ -218,6 +261,10 @@ def _blame(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> E
                 name, f"{type(value).__qualname__} cannot be encoded as JSON ({type(error).__name__})"
             )
     return EncodeError(function, "the arguments cannot be encoded as JSON")
+
+
+def _no_nan(_: Any) -> None:
+    """``enc_hook`` for models inside a dataclass."""
 
 
 def _holds_nan(value: Any) -> bool:
@@ -234,8 +281,10 @@ def _holds_nan(value: Any) -> bool:
             left += item.values()
         elif isinstance(item, list | tuple | set | frozenset):
             left += item
+        elif is_model(type(item)) and not is_dataclass(item):
+            continue  # was compared with what it reads back as
         else:  # a dataclass, a struct, an enum: in the builtins that it is written as
-            plain = msgspec.to_builtins(item)
+            plain = msgspec.to_builtins(item, enc_hook=_no_nan)
             if plain is not item and type(plain) is not type(item):
                 left.append(plain)
     return False

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from aioinfra.codec.bounds import check_number
 from aioinfra.errors import (
     DecodeError,
-    InvalidArgument,
     JobAborted,
     JobFailed,
     JobNotFound,
@@ -21,6 +21,9 @@ from aioinfra.jobs.payload import JobCodec, ResultInfo
 from aioinfra.jobs.records import ABORTED
 from aioinfra.jobs.replies import ReplyListener
 from aioinfra.jobs.store import JobStore
+
+_LONGEST_WAIT = 1e9
+"""Seconds."""
 
 
 class ResultReader:
@@ -39,10 +42,8 @@ class ResultReader:
 
     async def result(self, queue: str, job_id: str, returns: Any, timeout: float | None) -> Any:
         """Wait for a job; see `JobHandle.result`."""
-        if timeout is not None and (
-            isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0
-        ):
-            raise InvalidArgument("timeout", "must be seconds, at least 0, or None")
+        if timeout is not None:
+            check_number("timeout", timeout, 0, _LONGEST_WAIT)
         if timeout == 0:
             data = await self._look(queue, job_id)
             if data is None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aioinfra.backoff import Backoff
+from aioinfra.codec.bounds import check_number
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.job import Failed, Outcome, Retried
+
+LONGEST_RETRY = 366 * 86_400.0
+"""Seconds. Far below what the store can hold: whoever asks for more has confused units."""
 
 
 class Retry(Exception):
     """Raise it inside a task to run the job again.
 
     Args:
-        delay: seconds to wait, or None for what the task's backoff says.
+        delay: seconds to wait, up to a year, or None for what the task's backoff says.
+
+    Raises:
+        InvalidArgument: not a number of seconds in these bounds.
     """
 
     def __init__(self, delay: float | None = None) -> None:
-        if delay is not None and (isinstance(delay, bool) or not 0 <= delay < float("inf")):
-            raise InvalidArgument("delay", "must be seconds, at least 0")
+        if delay is not None:
+            check_number("delay", delay, 0, LONGEST_RETRY)
         super().__init__(delay)
         self.delay = delay
 

@@ -7,25 +7,24 @@ service collects the tasks of the modules that it includes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument
-from aioinfra.jobs.arguments import ArgumentPlan
 from aioinfra.jobs.checks import check_name, check_priority
 from aioinfra.jobs.client import JobClient, default_client
 from aioinfra.jobs.context import JobContext
 from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest
 from aioinfra.jobs.retry import RetryPolicy
+from aioinfra.jobs.signature import TaskSignature
 from aioinfra.qualified_name import qualified_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_call = TypeVar("R_call")
 
 DEFAULT_QUEUE = "default"
 
@@ -77,11 +76,12 @@ class Task(Generic[P, R]):
         self.__name__ = getattr(function, "__name__", name)
         self.__module__ = function.__module__
         self.__wrapped__ = function
-        self._signature = inspect.signature(function)
-        self.context_parameter = _context_parameter(self._signature)
-        self._context_position = _position(self._signature, self.context_parameter)
-        self._arguments = _without(self._signature, self.context_parameter)
-        self._plan: ArgumentPlan | None = None
+        self._signature = TaskSignature(function)
+        if options.keep_result != 0:
+            self._signature.check_returns()
+        self.context_parameter = self._signature.context_parameter
+        self.call_with_context = self._signature.call_with_context
+        self.plan = self._signature.plan
 
     def __repr__(self) -> str:
         return f"<Task {self.name} on {self.task_options.queue}>"
@@ -95,29 +95,16 @@ class Task(Generic[P, R]):
         """Whether the function is a coroutine function; others run in a thread of the worker."""
         return inspect.iscoroutinefunction(self.function)
 
-    def call_with_context(
-        self,
-        function: Callable[..., R_call],
-        context: JobContext,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> R_call:
-        """Call ``function`` with the context put where the task's signature has it."""
-        position = self._context_position
-        if position is None or position > len(args):
-            return function(*args, **{**kwargs, str(self.context_parameter): context})
-        return function(*args[:position], context, *args[position:], **kwargs)
-
     def job(self, *args: P.args, **kwargs: P.kwargs) -> JobRequest[R]:
         """A request to run the task, for `JobClient.enqueue_many`.
 
         Raises:
             InvalidArgument: the arguments do not fit the function.
         """
-        self._check(args, kwargs)
-        options = self.task_options
+        self._signature.check(self.name, args, kwargs)
+        options, plan = self.task_options, self.plan()
         return JobRequest(
-            self.name, args, kwargs, options.queue, priority=options.priority, returns=self.returns
+            self.name, args, kwargs, options.queue, priority=options.priority, returns=plan.returns, plan=plan
         )
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
@@ -157,11 +144,12 @@ class Task(Generic[P, R]):
         chosen = self.task_options.priority if priority is None else priority
 
         async def enqueue(*args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
-            self._check(args, kwargs)
-            where = self.task_options.queue if queue is None else queue
+            self._signature.check(self.name, args, kwargs)
+            where, plan = self.task_options.queue if queue is None else queue, self.plan()
             request: JobRequest[R] = JobRequest(
-                self.name, args, kwargs, where, job_id, delay, at, chosen, expires, returns=self.returns
-            )
+                self.name, args, kwargs, where, job_id, delay, at, chosen, expires,
+                returns=plan.returns, plan=plan,
+            )  # fmt: skip
             return await self._enqueue(request)
 
         return enqueue
@@ -170,46 +158,10 @@ class Task(Generic[P, R]):
         client = self.client or default_client.require()
         return await client.enqueue(request)
 
-    def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        try:
-            self._arguments.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidArgument(self.name, str(error)) from None
-
     @property
     def returns(self) -> Any:
         """The return annotation, or Any when it cannot be resolved."""
         return self.plan().returns
-
-    def plan(self) -> ArgumentPlan:
-        """How arguments and result are restored to their annotated types; made once, at first use."""
-        if self._plan is None:
-            self._plan = ArgumentPlan.of(self.function, self._arguments)
-        return self._plan
-
-
-def _context_parameter(signature: inspect.Signature) -> str | None:
-    """The parameter that the worker fills in: the one annotated JobContext. The annotation may be text."""
-    for name, parameter in signature.parameters.items():
-        annotation = parameter.annotation
-        if annotation is JobContext:
-            return name
-        if isinstance(annotation, str) and annotation.rpartition(".")[2] == JobContext.__name__:
-            return name
-    return None
-
-
-def _position(signature: inspect.Signature, name: str | None) -> int | None:
-    """Where a parameter stands among the positional ones; None when it takes a keyword only."""
-    for position, parameter in enumerate(signature.parameters.values()):
-        if parameter.name == name:
-            return None if parameter.kind is parameter.KEYWORD_ONLY else position
-    return None
-
-
-def _without(signature: inspect.Signature, name: str | None) -> inspect.Signature:
-    kept = [parameter for parameter in signature.parameters.values() if parameter.name != name]
-    return signature.replace(parameters=kept)
 
 
 class TaskDecorator:
@@ -347,9 +299,8 @@ def _policy(
     retry_on: tuple[type[BaseException], ...],
     dont_retry_on: tuple[type[BaseException], ...],
 ) -> RetryPolicy:
-    if retry is None:
-        return RetryPolicy(Backoff(), retry_on=())
-    return RetryPolicy(retry, retry_on, dont_retry_on)
+    policy = RetryPolicy(Backoff() if retry is None else retry, retry_on, dont_retry_on)
+    return replace(policy, retry_on=()) if retry is None else policy
 
 
 def tasks_of(module: ModuleType) -> list[Task[..., Any]]:

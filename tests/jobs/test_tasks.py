@@ -116,11 +116,13 @@ async def test_the_job_context_is_injected_wherever_it_stands(
         return name
 
     @task(queue=queue)
-    async def middle(name: str, ctx: JobContext, times: int = 2) -> str:
+    async def middle(name: str, ctx: JobContext | None = None, times: int = 2) -> str:
+        assert ctx is not None
         return name * times
 
     @task(queue=queue)
-    async def by_name(name: str, *, ctx: JobContext) -> str:
+    async def by_name(name: str, *, ctx: JobContext | None = None) -> str:
+        assert ctx is not None
         return f"{name} {ctx.attempt}"
 
     requests: list[JobRequest[Any]] = [
@@ -138,6 +140,15 @@ async def test_the_job_context_is_injected_wherever_it_stands(
     assert (ctx.job_id, ctx.queue, ctx.task) == (f"{queue}:chosen", queue, first.name)
     assert (ctx.attempt, ctx.stalls) == (1, 0)
     assert before - 0.01 <= ctx.enqueued_at <= time.time()
+
+
+def test_a_context_that_type_checkers_would_demand_of_the_enqueuer_is_refused() -> None:
+    async def middle(name: str, ctx: JobContext) -> None: ...
+    async def by_name(name: str, *, ctx: JobContext) -> None: ...
+
+    for function in (middle, by_name):
+        with pytest.raises(InvalidArgument, match="ctx: must be the first parameter"):
+            task(function)
 
 
 async def test_progress_is_read_while_the_job_runs(redis_url: str, client: JobClient, queue: str) -> None:
