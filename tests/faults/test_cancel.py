@@ -298,19 +298,20 @@ def state_dir() -> Iterator[Path]:
 
 async def test_a_start_of_the_embedded_server(state_dir: Path) -> None:
     options = EmbeddedOptions(state_dir=state_dir / "state")
+    users = state_dir / "state" / "users.lock"
 
     async def use() -> None:
         server = await start_embedded_async(options)
         server.close()
 
     def nobody_uses_it() -> bool:
-        lock = FileLock(options_lock)
+        if not users.exists():  # the start goes on in its thread, and has not got that far
+            return False
+        lock = FileLock(users)
         if not lock.acquire(deadline=0.0):
             return False
         lock.release()
         return True
-
-    options_lock = state_dir / "state" / "users.lock"
 
     async def check(run: CancelledRun) -> None:
         await until(nobody_uses_it)
