@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final
 
+from aioinfra.context import current
 from aioinfra.redact import describe, name_of
 
 _MAX_FRAMES: Final = 50
 _MAX_LINKS: Final = 8
+_CONTEXT: Final = "_aioinfra_context"
 
 
 def is_swallowed(error: BaseException) -> bool:
@@ -36,6 +39,21 @@ def find_exception(exc_info: Any) -> BaseException | None:
     if isinstance(exc_info, tuple):
         return exc_info[1] if len(exc_info) == 3 and isinstance(exc_info[1], BaseException) else None
     return sys.exc_info()[1] if exc_info else None
+
+
+def remember_context(error: BaseException) -> None:
+    """Keep the current unit of work with an exception that leaves it, for whoever logs it outside."""
+    with suppress(Exception):  # a class may refuse attributes
+        setattr(error, _CONTEXT, current())
+
+
+def context_of(error: BaseException) -> Mapping[str, Any] | None:
+    """The values of the unit of work that the exception has left; None when nobody kept them."""
+    try:
+        values = vars(error).get(_CONTEXT)
+    except Exception:  # noqa: BLE001 - its class may override anything
+        return None
+    return values if isinstance(values, Mapping) else None
 
 
 def snapshot(error: BaseException, clean: Callable[[str], str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from aioinfra.context import REQUEST_ID, USER_ID, current
-from aioinfra.logs.failures import find_exception, is_swallowed, snapshot
+from aioinfra.logs.failures import context_of, find_exception, is_swallowed, snapshot
 from aioinfra.logs.render import EXCEPTION, RESERVED, ConsoleLine, JsonLine
 from aioinfra.logs.sink import Sink
 from aioinfra.redact import RedactOptions, Redactor
@@ -193,9 +193,20 @@ def add_exception(redactor: Redactor) -> Processor:
             error = find_exception(event.pop("exc_info"))
             if error is not None:
                 event[EXCEPTION] = snapshot(error, redactor.text)
+                if event["request_id"] is None:  # logged outside the unit of work that it left
+                    event = _with_context(event, context_of(error) or {})
         return event
 
     return process
+
+
+def _with_context(event: EventDict, values: Mapping[str, Any]) -> EventDict:
+    for name, value in values.items():
+        if name in (REQUEST_ID, USER_ID):
+            event[name] = event[name] if event[name] is not None else value
+        else:
+            event.setdefault(f"{name}_" if name in RESERVED else name, value)
+    return event
 
 
 def redact(redactor: Redactor) -> Processor:

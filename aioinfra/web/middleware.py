@@ -6,14 +6,15 @@ is seen here: the request's scope is shared, not copied (see `aioinfra.context`)
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from aioinfra import context
+from aioinfra.logs.failures import remember_context
 from aioinfra.logs.logger import get_logger
+from aioinfra.web import failure
 from aioinfra.web.observer import HttpObserver
 from aioinfra.web.route_template import RouteTemplates
 
@@ -30,8 +31,6 @@ _ACCEPTED_HEADERS: Final = (REQUEST_ID_HEADER, b"x-correlation-id")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _LONGEST_ID: Final = 128
 _CLIENT_GONE: Final = 499
-_SERVER_ERROR: Final = 500
-_FAILURE: Final = b"Internal Server Error"
 
 
 class RequestMiddleware:
@@ -56,15 +55,19 @@ class RequestMiddleware:
         request_id = _accepted_id(scope["headers"]) or context.new_id()
         token = context.open_scope({context.REQUEST_ID: request_id})
         response = _Response(send, request_id)
+        outside = scope.get(
+            "app"
+        )  # an application that this stands inside of; those within put themselves there
         observer = self._observer
         if observer is not None:
             observer.request_started()
         started = time.perf_counter()
         try:
             await self._app(scope, receive, response.send)
-        except Exception:
+        except Exception as error:
+            remember_context(error)  # the server logs it when our scope is closed
             if response.status == 0:
-                await _answer_failure(scope, response)
+                await _answer_failure(outside, scope, response)
             raise
         finally:
             self._ended(scope, response, time.perf_counter() - started)
@@ -92,35 +95,27 @@ class RequestMiddleware:
 class _Response:
     """Passes a response on, with the request's id among its headers."""
 
-    __slots__ = ("_header", "_send", "status")
+    __slots__ = ("_send", "header", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._header = (REQUEST_ID_HEADER, request_id.encode("ascii"))
+        self.header = (REQUEST_ID_HEADER, request_id.encode("ascii"))
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             others = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
-            message = {**message, "headers": [*others, self._header]}
+            message = {**message, "headers": [*others, self.header]}
         await self._send(message)
 
 
-async def _answer_failure(scope: Scope, response: _Response) -> None:
-    """Answer for an application that raised before it answered: whoever is outside would send no id.
-
-    Where this stands inside an application that makes its own 500 (a handler, the debug page), that one does.
-    """
-    outside = scope.get("app")
-    handlers = getattr(outside, "exception_handlers", {})
-    if getattr(outside, "debug", False) or _SERVER_ERROR in handlers or Exception in handlers:
-        response.status = _SERVER_ERROR
-        return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAILURE))]
-    with contextlib.suppress(Exception):  # the client is gone; what the application raised is what counts
-        await response.send({"type": "http.response.start", "status": _SERVER_ERROR, "headers": headers})
-        await response.send({"type": "http.response.body", "body": _FAILURE})
+async def _answer_failure(outside: Any, scope: Scope, response: _Response) -> None:
+    if failure.answers_itself(outside):
+        response.status = failure.SERVER_ERROR
+        failure.hand_id_out(outside, scope, response.header)
+    else:
+        await failure.answer(response.send)
 
 
 def _accepted_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

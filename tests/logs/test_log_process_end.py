@@ -114,13 +114,13 @@ def test_after_a_flush_not_even_a_kill_loses_lines() -> None:
 import signal
 from aioinfra.logs import current_logging
 setup()
-go()
+get_logger("end").info("before", index=0)
 current_logging().flush()
-for index in range(500):
+for index in range(50):  # what a pipe takes without a reader
     get_logger("end").info("after", index=index)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert lines_of(script) == {"main": 5_000, "after": 500}
+    assert lines_of(script) == {"before": 1, "after": 50}
 
 
 def test_what_a_server_says_after_the_application_has_closed_is_not_lost() -> None:

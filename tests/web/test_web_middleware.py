@@ -201,6 +201,63 @@ async def test_an_applications_own_500_is_left_to_it(observed: Observed) -> None
     assert [status for _, _, status in observed.finished] == [500, 500]
 
 
+@pytest.mark.parametrize("kind", ["async", "sync", "object", "debug"])
+@pytest.mark.parametrize("within", [False, True])
+async def test_an_applications_own_500_around_the_middleware_carries_the_id(kind: str, within: bool) -> None:
+    calls = []
+
+    async def own(request: Request, error: Exception) -> Response:
+        return own_sync(request, error)
+
+    def own_sync(request: Request, error: Exception) -> Response:
+        calls.append(request.headers["X-Request-ID"])
+        return PlainTextResponse("sorry", status_code=500, headers={"X-Request-ID": "its own"})
+
+    class Own:
+        async def __call__(self, request: Request, error: Exception) -> Response:
+            return own_sync(request, error)
+
+    handler = {"async": own, "sync": own_sync, "object": Own()}.get(kind)
+    app = application(debug=kind == "debug", exception_handlers={Exception: handler} if handler else {})
+    app.add_middleware(RequestMiddleware)
+    ids = [f"id-{index}" for index in range(3)]
+    async with client(app) as web:
+        for each in ids:
+            response = await web.get("/inner/fail" if within else "/fail", headers={"X-Request-ID": each})
+            assert response.status_code == 500
+            assert response.headers.get_list("x-request-id") == [each]
+        assert (await web.get("/", headers={"X-Request-ID": GOOD_ID})).headers["x-request-id"] == GOOD_ID
+    assert calls == (ids if handler else []), "the handler runs once a request"
+
+
+async def test_whoever_logs_the_error_outside_logs_the_requests_id() -> None:
+    """As uvicorn does when the middleware has long ended the request's scope."""
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        context.set_request_context(user_id=7, tenant="t-1")
+        raise RuntimeError("planted")
+
+    async def unused(*_: Any) -> Any: ...
+
+    stream = io.StringIO()
+    logs = setup_logging("info", log_format="json", stream=stream)
+    try:
+        headers = [(b"x-request-id", GOOD_ID.encode())]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+        try:
+            await RequestMiddleware(failing)(scope, unused, unused)
+        except RuntimeError:
+            logging.getLogger("server").exception("Exception in ASGI application\n")
+        logging.getLogger("server").info("next")
+        logs.flush()
+    finally:
+        logs.uninstall()
+    _, line, after = (json.loads(text) for text in stream.getvalue().splitlines())
+    assert line["message"].startswith("Exception in ASGI application")
+    assert (line["request_id"], line["user_id"], line["tenant"]) == (GOOD_ID, 7, "t-1")
+    assert after["request_id"] is None
+
+
 async def test_a_client_that_goes_away_counts_as_499(observed: Observed) -> None:
     started = asyncio.Event()
 
