@@ -25,10 +25,8 @@ from aioinfra.testing import (
     Toxic,
 )
 
-pytest_plugins = ["aioinfra.testing.pytest_plugin"]
-
 WORKERS = 6
-SECONDS = 0.5
+SECONDS = 0.4
 WITHIN = 1.0  # the cache's budget is 0.25 s; the rest is what a busy machine may add
 
 TOXICS: dict[str, Callable[[random.Random], Toxic]] = {
