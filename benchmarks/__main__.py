@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks import cache_get, hot_path, jobs_drain, jobs_pickup, jobs_recovery
 from benchmarks.errors import BenchmarkError
-from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish
+from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish, until_terminated
 from benchmarks.plan import Plan
 from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
 
@@ -53,13 +53,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--transport", choices=TRANSPORTS, default="tcp")
     made.add_argument("--json", type=Path, default=RESULTS, metavar="DIR", help="where the JSON goes")
     return made
-
-
-async def until_terminated(benchmark: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run a benchmark; SIGTERM cancels it, so that it stops its servers and workers."""
-    task = asyncio.ensure_future(benchmark)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
 
 
 def main(arguments: list[str] | None = None) -> int:

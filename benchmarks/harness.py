@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil
 from rich.console import Console
@@ -23,6 +25,7 @@ from benchmarks.peers import Peer
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 
 Figures = Mapping[str, float]
+Result = TypeVar("Result")
 Rounds = dict[str, list[Figures]]
 
 
@@ -154,6 +157,13 @@ async def interleave(
             progress(f"{label} round {turn + 1}/{rounds}: {peer.name}")
             found[peer.name].append(await measure(peer))
     return found
+
+
+async def until_terminated(benchmark: Coroutine[Any, Any, Result]) -> Result:
+    """Run a benchmark; SIGTERM cancels it, so that it stops its servers and workers."""
+    task = asyncio.ensure_future(benchmark)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 class Bystanders:

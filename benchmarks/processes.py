@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import psutil
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import Peer
 from benchmarks.peers.report import SOCKET_VARIABLE
-from benchmarks.server import BenchServer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 STOP_TIMEOUT: Final = 15.0
 COMMAND_TIMEOUT: Final = 600.0
+
+
+class Place(Protocol):
+    """Where a contestant runs: the server's URL, and a directory for its output. A BenchServer is one."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def directory(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A Place that is not a whole server: a database of one, or none at all."""
+
+    url: str
+    directory: Path
 
 
 def command_line(peer: Peer, url: str, role: str) -> list[str]:
@@ -48,16 +67,18 @@ def tail_of(log: Path, lines: int = 20) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-async def stop_process(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, then SIGKILL. Returns when the process is gone."""
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+async def stop_process(process: asyncio.subprocess.Process, grace: float = STOP_TIMEOUT) -> None:
+    """SIGTERM, and SIGKILL after ``grace`` seconds; SIGKILL for the children that it leaves behind.
+
+    The process must have been started in a session of its own, so that its id names its group.
+    """
+    if process.returncode is None:
+        process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), grace)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -102,28 +123,28 @@ class Client:
 
 
 @asynccontextmanager
-async def client(peer: Peer, server: BenchServer, role: str) -> AsyncIterator[Client]:
-    """A contestant's client for the time of a ``with`` block; ``role`` is "cache" or "jobs"."""
-    log = server.directory / f"client-{time.monotonic_ns()}.log"
+async def client(peer: Peer, place: Place, role: str) -> AsyncIterator[Client]:
+    """A contestant's client for the time of a ``with`` block; ``role`` is "cache", "jobs" or "local"."""
+    log = place.directory / f"client-{time.monotonic_ns()}.log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *command_line(peer, server.url, role),
+            *command_line(peer, place.url, role),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env=environment({}),
             cwd=ROOT,
             limit=1 << 26,
+            start_new_session=True,
         )
     try:
         yield Client(process, peer, log)
     finally:
         if process.stdin is not None:
             process.stdin.close()  # the end of its input ends it
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
-        except TimeoutError:
-            await stop_process(process)
+        await stop_process(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,26 +203,31 @@ class Reports:
 
 @asynccontextmanager
 async def worker(
-    peer: Peer, server: BenchServer, reports: Reports, more: Mapping[str, str] | None = None
+    peer: Peer,
+    place: Place,
+    reports: Reports,
+    more: Mapping[str, str] | None = None,
+    grace: float = STOP_TIMEOUT,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A contestant's worker process for the time of a ``with`` block.
+    """A contestant's worker process for the time of a ``with`` block; ``grace`` seconds to end in.
 
     Raises:
         BenchmarkError: it ended by itself with an error.
     """
-    log = server.directory / f"worker-{time.monotonic_ns()}.log"
+    log = place.directory / f"worker-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command_line(peer, server.url, "work"),
+            *command_line(peer, place.url, "work"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=environment({SOCKET_VARIABLE: str(reports.path), **(more or {})}),
             cwd=ROOT,
+            start_new_session=True,
         )
     try:
         yield process
     except BenchmarkError as error:
         raise BenchmarkError(f"{peer.name}: {error}\n{tail_of(log)}") from error
     finally:
-        await stop_process(process)
+        await stop_process(process, grace)

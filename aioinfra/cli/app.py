@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from aioinfra import __version__
+from aioinfra.cli.bench import bench
 from aioinfra.cli.demo.command import demo
 from aioinfra.cli.worker import worker
 
@@ -14,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a plain traceback: it can be parsed, and shows no locals
 )
+app.command()(bench)
 app.command()(demo)
 app.command()(worker)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aioinfra import CacheManager
@@ -22,6 +22,13 @@ class Cache:
 
     async def get(self, key: str) -> Any:
         return await self._cache.get(key)
+
+    async def put(self, key: str, value: Any) -> None:
+        await self._cache.set(key, value, ttl=3600)
+
+    async def get_many(self, keys: Sequence[str]) -> list[Any]:
+        found = await self._cache.mget(keys)
+        return [found[key] for key in keys]
 
     async def close(self) -> None:
         await self._cache.close()

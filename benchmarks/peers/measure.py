@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from benchmarks.errors import WrongAnswerError
@@ -71,6 +71,53 @@ async def concurrent_gets(
         "p50_ms": quantile(latencies, 0.5) / 1e6,
         "p99_ms": quantile(latencies, 0.99) / 1e6,
     }
+
+
+async def concurrent_puts(
+    peer: CachePeer, values: dict[str, dict[str, Any]], tasks: int, operations: int
+) -> dict[str, float]:
+    """``operations`` writes of the same records under the same keys, spread over ``tasks`` tasks."""
+    items = list(values.items())
+
+    async def one(index: int) -> None:
+        await peer.put(*items[index % len(items)])
+
+    return await spread_over(tasks, operations, one)
+
+
+async def concurrent_get_manys(
+    peer: CachePeer, expected: dict[str, dict[str, Any]], tasks: int, operations: int, keys: int
+) -> dict[str, float]:
+    """``operations`` reads of ``keys`` keys each.
+
+    Raises:
+        WrongAnswerError: a value is not the one stored under its key.
+    """
+    every = list(expected)
+    batches = [every[first : first + keys] for first in range(0, len(every) - keys + 1, keys)]
+
+    async def one(index: int) -> None:
+        batch = batches[index % len(batches)]
+        found = await peer.get_many(batch)
+        if [value["id"] for value in found] != [expected[key]["id"] for key in batch]:
+            raise WrongAnswerError("an answer has the value of another key")
+
+    return await spread_over(tasks, operations, one)
+
+
+async def spread_over(tasks: int, operations: int, one: Callable[[int], Awaitable[None]]) -> dict[str, float]:
+    """Do ``one(0)`` to ``one(operations - 1)``; each of the tasks takes the next when it is done with its own."""
+    indexes = iter(range(operations))
+
+    async def worker() -> None:
+        for index in indexes:
+            await one(index)
+
+    await one(0)
+    cpu, begun = time.process_time(), time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(tasks)))
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    return {"operations": operations, "rate": operations / seconds, "cpu_us": cpu / operations * 1e6}
 
 
 async def alternating_gets(

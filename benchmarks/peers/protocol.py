@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -19,7 +19,37 @@ class CachePeer(Protocol):
         """The decoded value. This is what is measured."""
         ...
 
+    async def put(self, key: str, value: Any) -> None:
+        """Write one value for an hour."""
+        ...
+
+    async def get_many(self, keys: Sequence[str]) -> list[Any]:
+        """The decoded values in the order of the keys, in one round trip.
+
+        Raises:
+            NotImplementedError: this contestant cannot.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+class LocalPeer(Protocol):
+    """A cache within the process. A method that raises NotImplementedError is something it does not have."""
+
+    def lookup(self, values: Mapping[str, Any], capacity: int) -> Callable[[str], Any]:
+        """A new cache with these values; its own method that returns one. The call is what is measured."""
+        ...
+
+    def store(self, capacity: int) -> Callable[[str, Any], Any]:
+        """A new cache; its own method that stores a value under a key, making room for it."""
+        ...
+
+    async def decorate(
+        self, function: Callable[[str], Coroutine[Any, Any, Any]], capacity: int
+    ) -> Callable[[str], Coroutine[Any, Any, Any]]:
+        """The function with its results kept."""
+        ...
 
 
 class JobPeer(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,13 @@ class RedisPy:
 
     async def get(self, key: str) -> Any:
         return self._decode(await self._redis.get(self._prefix + key))
+
+    async def put(self, key: str, value: Any) -> None:
+        await self._redis.set(self._prefix + key, msgspec.json.encode(value), ex=3600)
+
+    async def get_many(self, keys: Sequence[str]) -> list[Any]:
+        found = await self._redis.mget([self._prefix + key for key in keys])
+        return [self._decode(data) for data in found]
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -1,6 +1,6 @@
-"""A contestant's process: `python -m benchmarks.peers.run FACTORY OPTIONS URL work|cache|jobs`.
+"""A contestant's process: `python -m benchmarks.peers.run FACTORY OPTIONS URL work|cache|jobs|local`.
 
-``work`` runs a worker. The other two obey commands, one JSON object a line on stdin, and answer each with one
+``work`` runs a worker. The others obey commands, one JSON object a line on stdin, and answer each with one
 on stdout; the contestant's own output goes to stderr.
 """
 
@@ -14,12 +14,14 @@ import logging
 import os
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from benchmarks.peers import measure, values
-from benchmarks.peers.protocol import CachePeer, JobPeer
+from benchmarks.errors import WrongAnswerError
+from benchmarks.peers import measure, measure_local, values
+from benchmarks.peers.protocol import CachePeer, JobPeer, LocalPeer
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -57,6 +59,16 @@ class CacheCommands(Commands):
     async def get(self, tasks: int, operations: int) -> dict[str, float]:
         return await measure.concurrent_gets(self._peer, self._expected, tasks, operations)
 
+    async def put(self, tasks: int, operations: int) -> dict[str, float]:
+        return await measure.concurrent_puts(self._peer, self._expected, tasks, operations)
+
+    async def get_many(self, tasks: int, operations: int, keys: int) -> dict[str, float] | None:
+        """None: this contestant cannot."""
+        try:
+            return await measure.concurrent_get_manys(self._peer, self._expected, tasks, operations, keys)
+        except NotImplementedError:
+            return None
+
     async def alternate(self, factory: str, options: str, operations: int) -> list[float]:
         """Lone gets of this contestant and of another one in this process, in turns.
 
@@ -75,6 +87,33 @@ class CacheCommands(Commands):
         await self._peer.close()
 
 
+class LocalCommands(Commands):
+    """A cache within this process, answering commands in nanoseconds a call; None: it does not have that."""
+
+    def __init__(self, peer: LocalPeer) -> None:
+        self._peer = peer
+        self._values = values.records(measure_local.KEYS, 300)
+
+    async def open(self) -> None: ...
+
+    async def lookups(self, passes: int) -> float | None:
+        try:
+            return measure_local.lookups(self._peer, self._values, passes)
+        except NotImplementedError:
+            return None
+
+    async def stores(self, passes: int) -> float | None:
+        try:
+            return measure_local.stores(self._peer, passes)
+        except NotImplementedError:
+            return None
+
+    async def decorated(self, passes: int) -> float | None:
+        return await measure_local.decorated(self._peer, self._values, passes)
+
+    async def close(self) -> None: ...
+
+
 class JobCommands(Commands):
     """A job producer, answering commands."""
 
@@ -88,6 +127,19 @@ class JobCommands(Commands):
         """Enqueue and count what is there."""
         await self._peer.fill(count)
         return await self._peer.remaining()
+
+    async def timed_fill(self, count: int) -> float:
+        """Seconds in which the jobs were enqueued, the fastest way that this contestant has.
+
+        Raises:
+            WrongAnswerError: not all of them are there.
+        """
+        begun = time.perf_counter()
+        await self._peer.fill(count)
+        seconds = time.perf_counter() - begun
+        if await self._peer.remaining() != count:
+            raise WrongAnswerError("not all jobs are in the queue")
+        return seconds
 
     async def drained(self) -> int:
         return await measure.drained(self._peer)
@@ -108,7 +160,16 @@ class JobCommands(Commands):
         await self._peer.close()
 
 
-async def obey(commands: CacheCommands | JobCommands, answer: int) -> None:
+AnyCommands = CacheCommands | JobCommands | LocalCommands
+
+
+def commands_for(role: str, peer: Any, url: str) -> AnyCommands:
+    if role == "cache":
+        return CacheCommands(peer, url)
+    return LocalCommands(peer) if role == "local" else JobCommands(peer)
+
+
+async def obey(commands: AnyCommands, answer: int) -> None:
     """Answer commands on the file descriptor ``answer`` until stdin ends."""
     reader = asyncio.StreamReader(limit=1 << 24)
     loop = asyncio.get_running_loop()
@@ -123,7 +184,7 @@ async def obey(commands: CacheCommands | JobCommands, answer: int) -> None:
         transport.close()
 
 
-async def execute(commands: CacheCommands | JobCommands, request: Mapping[str, Any]) -> dict[str, Any]:
+async def execute(commands: AnyCommands, request: Mapping[str, Any]) -> dict[str, Any]:
     """One command's reply; a failure is a reply too."""
     command: Command = getattr(commands, request["command"])
     try:
@@ -143,7 +204,7 @@ def main() -> None:
         return
     answer = os.dup(1)
     os.dup2(2, 1)
-    asyncio.run(obey(CacheCommands(peer, url) if role == "cache" else JobCommands(peer), answer))
+    asyncio.run(obey(commands_for(role, peer, url), answer))
 
 
 if __name__ == "__main__":

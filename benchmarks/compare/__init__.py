@@ -1,0 +1,1 @@
+"""aioinfra beside its peers: `aioinfra bench`, or `python -m benchmarks.compare`. The method is in ../README.md."""
