@@ -17,7 +17,9 @@ from aioprometheus.formats.text import TextFormatter
 
 from aioinfra.metrics.catalogue import BY_NAME
 from aioinfra.metrics.escaping import EscapedText, escape_help, format_value, plain
-from aioinfra.metrics.instruments import Counter, Family, Gauge, Histogram, HistogramSlot
+from aioinfra.metrics.family import Family
+from aioinfra.metrics.instruments import Counter, Gauge, Histogram
+from aioinfra.metrics.slots import HistogramSlot
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OVERFLOW_METRIC: Final = "aioinfra_metrics_overflow_total"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from aioinfra.metrics.instruments import OVERFLOW, CounterSlot, HistogramSlot
+from aioinfra.metrics.family import OVERFLOW
 from aioinfra.metrics.registry import MetricsRegistry
+from aioinfra.metrics.slots import CounterSlot, HistogramSlot
 
 UNKNOWN_TASK: Final = "__unknown__"
 _MAX_BOUND: Final = 10_000

@@ -8,7 +8,8 @@ from aioprometheus import collectors
 
 from aioinfra.errors import InvalidArgument
 from aioinfra.metrics.catalogue import BY_NAME
-from aioinfra.metrics.instruments import Counter, Family, Gauge, Histogram
+from aioinfra.metrics.family import Family
+from aioinfra.metrics.instruments import Counter, Gauge, Histogram
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ import pytest
 from aioprometheus import collectors
 
 from aioinfra.errors import InvalidArgument
-from aioinfra.metrics.instruments import OVERFLOW, Counter, Gauge, Histogram
+from aioinfra.metrics.family import OVERFLOW
+from aioinfra.metrics.instruments import Counter, Gauge, Histogram
 from aioinfra.metrics.registry import MetricsRegistry
 
 
