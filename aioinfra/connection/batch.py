@@ -30,7 +30,9 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 _TIMER_SLACK: Final = 0.001  # seconds; what is due so soon ends with what is due now
-_STALLED: Final = 0.01  # seconds that a timer is late when the loop was blocked, and that it is then given
+_STALLED: Final = (
+    0.01  # seconds that a timer is late when the loop was blocked; it is then given as much again
+)
 _PATIENCE: Final = 40  # deadlines that an item waits behind batches which all end in time
 _CLOSE_TIMEOUT: Final = 5.0
 
@@ -237,9 +239,10 @@ class Batcher(Generic[Item, Reply]):
         assert self._deadline is not None  # noqa: S101 - there is no timer without one
         late = self._loop.time() - self._timer.when()
         if late > _STALLED:
-            # The loop stood still, so replies may lie in the sockets unread: a slow process is no dead server.
+            # The loop stood still, so replies may lie in the sockets unread: a slow process is no dead server. On
+            # a starved machine the server stood still as long.
             # The connection's own timeout bounds the call in any case.
-            self._timer = self._loop.call_later(_STALLED, self._expire)
+            self._timer = self._loop.call_later(min(late, self._deadline), self._expire)
             return
         now = self._loop.time()
         flight_due = self._flight_due + (self._allowance() if self._allowance is not None else 0.0)

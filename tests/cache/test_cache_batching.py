@@ -106,7 +106,8 @@ async def test_a_full_queue_refuses_instead_of_growing(valkey_url: str, prefix: 
 
 async def test_a_hundred_thousand_keys_are_no_outage(valkey_url: str, prefix: str) -> None:
     values = {str(number): number for number in range(100_000)}
-    async with CacheManager(valkey_url, namespace=prefix) as cache:
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.4))  # the calls take longer
+    async with CacheManager(valkey_url, namespace=prefix, options=options) as cache:
         await cache.mset(values)
         assert await cache.mget(values) == values
         assert await cache.delete(*values) == len(values)
@@ -115,7 +116,8 @@ async def test_a_hundred_thousand_keys_are_no_outage(valkey_url: str, prefix: st
 
 async def test_twenty_thousand_calls_at_once_are_no_outage(valkey_url: str, prefix: str) -> None:
     names = [str(number) for number in range(20_000)]
-    async with CacheManager(valkey_url, namespace=prefix) as cache:
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.4))
+    async with CacheManager(valkey_url, namespace=prefix, options=options) as cache:
         await asyncio.gather(*(cache.set(name, name) for name in names))
         assert await asyncio.gather(*(cache.get(name) for name in names)) == names
         assert cache.get_stats()["outages"] == 0
