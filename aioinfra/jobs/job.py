@@ -104,12 +104,14 @@ class ClaimReply(NamedTuple):
         next_due_ms: milliseconds until the next job is due that is not yet, or None.
         sizes: members of each queue, when asked for.
         wrong: queues whose key holds another type.
+        paused: queues from which nothing is claimed for now.
     """
 
     claims: list[Claim]
     next_due_ms: float | None
     sizes: Mapping[str, int]
     wrong: tuple[str, ...]
+    paused: tuple[str, ...] = ()
 
 
 class Job(NamedTuple):

@@ -27,6 +27,7 @@ DEAD_PREFIX = "aioinfra:dead:"
 DEAD_LETTER_PREFIX = "aioinfra:dead-letter:"
 RECEIPT_PREFIX = "aioinfra:finished:"
 CLAIMED_PREFIX = "aioinfra:claimed:"
+PAUSED_KEY = "aioinfra:paused"
 
 
 def server_clock() -> int:
@@ -99,12 +100,13 @@ class RedisJobStore:
             args += (share, limit)
         reply = await self._client.run_script(script("claim"), keys, args)
         try:
-            now, next_due, sizes, wrong, flat = reply
+            now, next_due, sizes, wrong, flat, paused = reply
             return ClaimReply(
                 claims=_claims(keys, request.token, now, flat),
                 next_due_ms=None if next_due < 0 else max(0, next_due - now),
                 sizes={queue: size for queue, size in zip(keys, sizes, strict=False) if size >= 0},
                 wrong=tuple(keys[index - 1] for index in wrong),
+                paused=tuple(keys[index - 1] for index in paused),
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise StoreError(

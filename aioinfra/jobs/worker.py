@@ -213,7 +213,7 @@ class JobWorker:
 
     def _is_drained(self, reply: ClaimReply) -> bool:
         busy = reply.claims or self._slots.running or self._parts.finisher.outstanding
-        return not busy and not sum(reply.sizes.values())
+        return not busy and not any(reply.sizes[queue] for queue in reply.sizes.keys() - set(reply.paused))
 
     # One job
 

@@ -18,6 +18,7 @@ from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.job import Action, ClaimReply, Finish, StoredRequest
 from aioinfra.jobs.redis_store import RedisJobStore
 from aioinfra.jobs.store import ClaimRequest, FinishStatus, Share
+from tests.conftest import OwnServerFactory
 from tests.jobs.kit import Recorder, engine, run_burst
 
 MEBI = 1 << 20
@@ -182,6 +183,29 @@ class Failing(RedisJobStore):
         return reply
 
 
+class TestPaused:
+    async def test_nothing_is_claimed_from_a_paused_queue_and_the_others_go_on(
+        self, own_server: OwnServerFactory, queue: str, prefix: str
+    ) -> None:
+        """On a server of its own: the set of paused queues is everybody's."""
+        async with RedisClient(own_server().url) as redis:
+            store = RedisJobStore(redis)
+            both = ClaimRequest(
+                (Share(queue, 5, 5), Share(f"{prefix}other", 5, 5)), 10, "w", "t-1", 15.0, sizes=True
+            )
+            await add(store, queue, prefix, [b"a"])
+            await add(store, f"{prefix}other", f"{prefix}o", [b"b"])
+            await redis.execute("SADD", "aioinfra:paused", queue)
+            reply = await store.claim(both)
+            assert [claim.queue for claim in reply.claims] == [f"{prefix}other"]
+            assert (reply.paused, reply.next_due_ms, reply.sizes[queue]) == ((queue,), None, 1)
+            await redis.execute("SREM", "aioinfra:paused", queue)
+            [claim] = (await store.claim(replace(both, token="t-2"))).claims
+            assert claim.queue == queue
+            await redis.execute("SET", "aioinfra:paused", "junk")
+            assert (await store.claim(replace(both, token="t-3"))).paused == ()
+
+
 class TestOddReplies:
     @pytest.mark.parametrize(
         "reply",
@@ -189,12 +213,12 @@ class TestOddReplies:
             None,
             b"OK",
             [1, 2, 3],
-            [1, b"soon", [], [], []],
-            [1, -1, [], [], [1, b"id"]],
-            [1, -1, [], [], [1, b"id", b"x", b"p", b""]],
-            [1, -1, [], [], [99, b"id", b"1", b"p", b""]],
-            [1, -1, [], [], [1, b"id", b"1", b"p", b"one 0 0"]],
-            [1, -1, [], [99], []],
+            [1, b"soon", [], [], [], []],
+            [1, -1, [], [], [1, b"id"], []],
+            [1, -1, [], [], [1, b"id", b"x", b"p", b""], []],
+            [1, -1, [], [], [99, b"id", b"1", b"p", b""], []],
+            [1, -1, [], [], [1, b"id", b"1", b"p", b"one 0 0"], []],
+            [1, -1, [], [99], [], []],
         ],
     )
     async def test_an_answer_of_another_form_is_the_stores_error(self, reply: Any) -> None:

@@ -11,7 +11,8 @@
 --       8       the worker's receipt: the key that remembers the claims of its last call
 --       9       1 when this call repeats one whose reply was lost, with the same token prefix, else 0
 --       10..    two a queue: its share of the claims, and its limit (never exceeded)
--- Reply {now, next due ms or -1, {size a queue}, {queues that are not sorted sets}, {five fields a claim}}
+-- Reply {now, next due ms or -1, {size a queue}, {queues that are not sorted sets}, {five fields a claim},
+--        {queues that are paused}}
 --       the fields: queue index (0: lost since the call that this one repeats), id, score before the claim, payload
 --       or nil, and its past: 'attempt stalls flags', or '' for '1 0 0'; flags: 1 aborted + 2 payload too large
 --
@@ -32,6 +33,7 @@
 -- * arq:retry:<id> counts the tries that ended; it is read here and written by a finish that retries.
 -- * A member without payload whose result exists is a leftover: removed, never run. Without a result it is
 --   handed out without payload, for the worker to bury.
+-- * Nothing is claimed from a queue whose name is in the set aioinfra:paused.
 -- * What any of these keys holds, no job keeps the others from being claimed.
 -- * A server that is out of memory is drained, not stuck: its check ends with the first write of a script that
 --   it allows, so that one is a deletion. A claim's own few bytes are given back by its finish.
@@ -47,7 +49,7 @@ local lease, prefix, free, look = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(
 local lease_end = string.format('%.0f', now + tonumber(lease))
 local claims, sizes, wrong, next_due, count, aborts = {}, {}, {}, -1, 0, false
 local held, looked, exhausted, taken = {}, {}, {}, {}
-local bytes, full, receipt = 0, false, {prefix}
+local bytes, full, receipt, paused = 0, false, {prefix}, {}
 if ARGV[7] == '1' then
   local requests = redis.pcall('ZCARD', 'arq:abort')
   aborts = type(requests) == 'number' and requests > 0
@@ -224,10 +226,14 @@ local function take(queue, want)
 end
 
 if ARGV[9] == '1' and claimed_before() then
-  return {now, now, sizes, wrong, claims}
+  return {now, now, sizes, wrong, claims, paused}
 end
+local any_paused = redis.call('EXISTS', 'aioinfra:paused') == 1
 for queue = 1, #KEYS do
   held[queue], looked[queue], taken[queue] = 0, 0, 0
+  if any_paused and redis.pcall('SISMEMBER', 'aioinfra:paused', KEYS[queue]) == 1 then
+    exhausted[queue], paused[#paused + 1] = true, queue
+  end
   take(queue, math.min(free, tonumber(ARGV[8 + 2 * queue]), tonumber(ARGV[9 + 2 * queue])))
 end
 -- What the shares left over goes to whoever still has jobs, most urgent first.
@@ -248,4 +254,4 @@ if ARGV[6] == '1' then
     sizes[queue] = type(size) == 'number' and size or -1
   end
 end
-return {now, next_due, sizes, wrong, claims}
+return {now, next_due, sizes, wrong, claims, paused}
