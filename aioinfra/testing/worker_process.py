@@ -19,7 +19,7 @@ from aioinfra.errors import InvalidArgument, LifecycleError
 from aioinfra.testing.child_process import ChildOptions, ChildProcess
 from aioinfra.testing.worker_steps import ARMED, READY, Step, step_of
 
-_WAIT = 20.0
+_WAIT = 30.0
 """Seconds; importing an application on a busy machine takes some."""
 _CHUNK = 65536
 _TAIL = 2_000
