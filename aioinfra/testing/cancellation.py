@@ -208,6 +208,7 @@ async def _finish(stepped: _Stepped[T], timeout: float) -> tuple[asyncio.Task[T]
             done, _ = await asyncio.wait([task], timeout=_SECOND_CHANCE)
     except asyncio.CancelledError:  # whoever rehearses is cancelled
         task.cancel()
+        await asyncio.wait([task], timeout=_SECOND_CHANCE)
         raise
     if not done:
         raise TimeoutError(

@@ -30,7 +30,7 @@ from aioinfra.testing.upstream import LOCALHOST, UpstreamAddress, parse_upstream
 __all__ = ["Command", "FakeRedis", "Match", "Rule"]
 
 Match = str | Callable[[Command], bool]
-"""The first words of a command ("GET", "CLIENT TRACKING", any case), "*" for all, or a predicate."""
+"""The first words of a command ("GET", "CLIENT TRACKING", any case), "*" for all, greetings too, or a predicate."""
 
 _REMEMBERED: Final = 10_000
 _FOR_EVER: Final = 1 << 62

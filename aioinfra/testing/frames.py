@@ -14,6 +14,7 @@ _BULKS: Final = b"$=!"
 _LISTS: Final = b"*~>"
 _MOST_BULK: Final = 512 << 20  # bytes; the servers' own default (proto-max-bulk-len)
 _MOST_ITEMS: Final = 1 << 20
+_MOST_LINE: Final = 1 << 20  # bytes
 
 
 class NotRespError(ValueError):
@@ -37,7 +38,7 @@ class FrameCutter:
         """The frames that ``data`` completes, in order. O(bytes), however they are cut.
 
         Raises:
-            NotRespError: a length that is none.
+            NotRespError: a length that is none, or a line without an end.
         """
         self._buffer += data
         frames: list[bytes] = []
@@ -56,6 +57,8 @@ class FrameCutter:
         buffer, at = self._buffer, self._at
         end = buffer.find(b"\r\n", at)
         if end < 0:
+            if len(buffer) - at > _MOST_LINE:
+                raise NotRespError("Protocol error: too big inline request")
             return False
         kind, after = buffer[at], end + 2
         if kind in _BULKS:

@@ -235,3 +235,25 @@ async def test_the_number_of_runs_is_bounded() -> None:
         await cancel_at_each_suspension(lambda: turns(100), max_suspensions=5)
     with pytest.raises(InvalidArgument, match="moments"):
         await cancel_at_each_suspension(lambda: turns(1), moments=())
+
+
+async def test_whoever_rehearses_may_be_cancelled_and_leaves_nothing() -> None:
+    ended: list[str] = []
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("cleanly")
+
+    before = asyncio.all_tasks()
+    rehearsal = asyncio.create_task(cancel_at_each_suspension(stubborn))
+    await asyncio.sleep(0.01)
+    rehearsal.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await rehearsal
+    assert asyncio.all_tasks() <= before
+    assert ended == ["cleanly"]

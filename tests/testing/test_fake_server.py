@@ -110,8 +110,10 @@ def test_a_stream_is_cut_into_the_same_frames_however_it_comes(step: int) -> Non
     assert found == FRAMES
 
 
-@pytest.mark.parametrize("junk", [b"$x\r\n", b"$-2\r\n", b"*9999999999\r\n", b"*1\r\n$99999999999\r\n"])
-def test_a_length_that_is_none_is_refused(junk: bytes) -> None:
+@pytest.mark.parametrize(
+    "junk", [b"$x\r\n", b"$-2\r\n", b"*9999999999\r\n", b"*1\r\n$99999999999\r\n", b"x" * (1 << 21)]
+)
+def test_what_could_never_end_is_refused(junk: bytes) -> None:
     with pytest.raises(NotRespError):
         FrameCutter().feed(junk)
 
