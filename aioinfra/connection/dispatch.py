@@ -132,6 +132,7 @@ class Dispatcher:
         self._wires.discard(wire)
         self._hold()
         call.refusal, call.sent, call.wire = error, False, None
+        call.queued_at = call.queued_at or self.loop.time()  # it may never have waited
         self._queue.appendleft(call)
         if self._queue_timer is None:
             self._arm()
