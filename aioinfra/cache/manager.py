@@ -174,7 +174,7 @@ class CacheManager:
         Raises:
             InvalidArgument: not a key.
             StoreError: the server answered with an error; an unavailable one only without a fallback.
-            Overloaded: too many gets are waiting.
+            PoolExhausted, Overloaded: this process keeps all connections busy, or too many gets are waiting.
         """
         value = await self._reads.get(full_key(self._namespace, key), self._kind)
         return default if value is MISS else value
