@@ -23,6 +23,7 @@ _TLS_ARGUMENTS: Final = frozenset(
 _ARGUMENTS: Final = frozenset({"db", "username", "password", "client_name"})
 _CERT_REQS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _NO_HOST: Final = re.compile(r"[^\w.:%-]")
+_LONGEST_DATABASE: Final = 9  # digits
 _FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
 
 
@@ -185,7 +186,7 @@ def _query(text: str, *, allow_tls: bool) -> dict[str, str]:
 
 
 def _database(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_DATABASE):
         raise InvalidArgument("url", "the database must be a whole number of at least 0")
     return int(text)
 

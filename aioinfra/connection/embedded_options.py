@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Final
 from aioinfra.errors import InvalidArgument
 
 _CONFIG_NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
+_LONGEST_START: Final = 86_400
 _NO_PATH: Final = re.compile(
     "[\0\ud800-\udc7f\udd00-\udfff]"
 )  # NUL, and what stands for no byte of a file's name
@@ -54,8 +54,7 @@ class EmbeddedOptions:
         _check_state_dir(self.state_dir)
         _check_timeout(self.start_timeout)
         _check_port(self.port)
-        for name, value in self.config.items():
-            _check_config(name, value)
+        _check_configs(self.config)
 
 
 def _check_state_dir(value: object) -> None:
@@ -66,13 +65,20 @@ def _check_state_dir(value: object) -> None:
 def _check_timeout(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgument("start_timeout", "must be a number of seconds")
-    if not math.isfinite(value) or value <= 0:
-        raise InvalidArgument("start_timeout", "must be finite and positive")
+    if not 0 < value <= _LONGEST_START:  # false for NaN, too
+        raise InvalidArgument("start_timeout", f"must be positive and at most {_LONGEST_START:,} seconds")
 
 
 def _check_port(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise InvalidArgument("port", "must be a whole number from 0 to 65535")
+
+
+def _check_configs(config: object) -> None:
+    if not isinstance(config, Mapping):
+        raise InvalidArgument("config", "must be a mapping, with names as in valkey.conf")
+    for name, value in config.items():
+        _check_config(name, value)
 
 
 def _check_config(name: object, value: object) -> None:

@@ -79,7 +79,7 @@ class Logging:
         Raises:
             InvalidArgument: there is no such level.
         """
-        number = LEVELS.get(level.lower())
+        number = LEVELS.get(level.lower()) if isinstance(level, str) else None
         if number is None:
             raise InvalidArgument("level", "must be debug, info, warning, error or critical")
         if name:
@@ -164,6 +164,7 @@ def setup_logging(
         InvalidArgument: an argument is not understood.
         ConfigError: a variable of the environment is not understood; names it.
     """
+    _check_arguments(log_level, environment, log_format, service_name, stream, options)
     level = _given(log_level, "LOG_LEVEL", "info")
     rules = _parsed_levels(level, from_environment=log_level is None)
     intent = _Intent(
@@ -187,6 +188,32 @@ def setup_logging(
 def current_logging() -> Logging | None:
     """Logging as set up in this process, or None."""
     return _installed.get()
+
+
+def _check_arguments(
+    log_level: object,
+    environment: object,
+    log_format: object,
+    service_name: object,
+    stream: object,
+    options: object,
+) -> None:
+    given = {
+        "log_level": log_level,
+        "environment": environment,
+        "log_format": log_format,
+        "service_name": service_name,
+    }
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidArgument(name, "must be a text")
+    if stream is not None and not callable(getattr(stream, "write", None)):
+        raise InvalidArgument("stream", "must be a text stream: it has no write()")
+    writable = getattr(stream, "writable", None)
+    if callable(writable) and not getattr(stream, "closed", False) and not writable():
+        raise InvalidArgument("stream", "is open for reading alone")
+    if not isinstance(options, LoggingOptions):
+        raise InvalidArgument("options", "must be LoggingOptions")
 
 
 def _given(argument: str | None, variable: str, default: str) -> str:

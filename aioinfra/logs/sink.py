@@ -24,9 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from aioinfra.errors import InvalidArgument
 from aioinfra.logs.target import PIPE_BUF, Target
 
 _LINE_OVERHEAD: Final = 64  # bytes that a waiting line costs beyond its text; many short lines are not free
+_LONGEST: Final = 3_600  # seconds that an option may ask for
 _NEVER: Final = sys.maxsize
 _AFTER_FLUSH: Final = 1_000  # lines that their callers write at once, where that is possible without waiting
 _RETRY_FIRST: Final = 0.05
@@ -36,6 +38,8 @@ _RETRY_CAP: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
     """Bounds of a sink.
+
+    Raises InvalidArgument for what is no bound; names it.
 
     Attributes:
         capacity: bytes that may wait, 64 more than its text counted for each line.
@@ -50,6 +54,22 @@ class SinkOptions:
     batch: int = 64 << 10
     interval: float = 0.02
     exit_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("capacity", 1), ("reserve", 0), ("batch", 1)):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise InvalidArgument(name, f"must be a whole number of at least {least} bytes")
+        if self.reserve > self.capacity:
+            raise InvalidArgument("reserve", "must not be more than capacity")
+        for name in ("interval", "exit_timeout"):
+            seconds = getattr(self, name)
+            if (
+                isinstance(seconds, bool)
+                or not isinstance(seconds, int | float)
+                or not 0 <= seconds <= _LONGEST
+            ):
+                raise InvalidArgument(name, f"must be 0 to {_LONGEST:,} seconds")
 
 
 @dataclass(frozen=True, slots=True)

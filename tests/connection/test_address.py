@@ -19,6 +19,7 @@ MALFORMED = [
     f"redis://host:{SECRET}/0",
     f"redis://host/{SECRET}",
     f"redis://host/0?{SECRET}@host",
+    f"redis://:{SECRET}@host/{'1' * 5_000}",
     f"redis://[{SECRET}/0",
     f"redis://user:\u2100{SECRET}@host/0",
     f"redis://user:{SECRET}\n@host/0",

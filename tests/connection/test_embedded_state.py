@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -162,3 +163,14 @@ def test_the_state_directory_itself_may_be_no_directory(tmp_path: Path) -> None:
 def test_what_can_be_no_path_is_refused(path: str) -> None:
     with pytest.raises(InvalidArgument, match="state_dir"):
         EmbeddedOptions(state_dir=path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start_timeout": 10**400}, {"config": None}, {"config": 5}, {"config": []}, {"config": {5: "a"}}],
+    ids=str,
+)
+def test_what_is_no_option_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        EmbeddedOptions(**wrong)
+    assert [refused.value.argument] == list(wrong)

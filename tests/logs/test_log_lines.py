@@ -17,6 +17,7 @@ import pytest
 from aioinfra.errors import ConfigError, InvalidArgument
 from aioinfra.logs import (
     LoggingOptions,
+    SinkOptions,
     bound,
     clear_request_context,
     get_logger,
@@ -372,6 +373,43 @@ def test_wrong_settings_name_their_source(clean_logging: None, monkeypatch: pyte
     monkeypatch.setenv("LOG_FORMAT", "xml")
     with pytest.raises(ConfigError, match="LOG_FORMAT"):
         setup_logging()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *[
+            (name, value)
+            for name in ("log_level", "log_format", "environment", "service_name")
+            for value in (5, b"x")
+        ],
+        ("stream", 5),
+        ("options", None),
+    ],
+)
+def test_what_is_no_argument_is_refused_by_name(clean_logging: None, argument: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        setup_logging(**{argument: value})
+    assert refused.value.argument == argument
+
+
+def test_a_stream_for_reading_is_refused(clean_logging: None, tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    with (tmp_path / "log").open() as file, pytest.raises(InvalidArgument, match="stream"):
+        setup_logging(stream=file)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("capacity", 0), ("capacity", "1"), ("capacity", True), ("reserve", -1), ("reserve", 9 << 20), ("batch", 0),
+        ("interval", -1), ("interval", float("nan")), ("exit_timeout", float("inf")), ("exit_timeout", None),
+    ],
+)  # fmt: skip
+def test_what_bounds_nothing_is_refused_by_name(option: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        SinkOptions(**{option: value})
+    assert refused.value.argument == option
 
 
 def test_levels_change_at_run_time_for_loggers_that_exist(logged: Captured) -> None:
