@@ -14,73 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from aioinfra.errors import InvalidArgument
+from aioinfra.logs.forks import watch_forks
+from aioinfra.logs.sink_options import SinkFigures, SinkOptions
 from aioinfra.logs.target import PIPE_BUF, Target
 
+__all__ = ["Sink", "SinkFigures", "SinkOptions"]
+
 _LINE_OVERHEAD: Final = 64  # bytes that a waiting line costs beyond its text; many short lines are not free
-_LONGEST: Final = 3_600  # seconds that an option may ask for
 _NEVER: Final = sys.maxsize
 _AFTER_FLUSH: Final = 1_000  # lines that their callers write at once, where that is possible without waiting
 _RETRY_FIRST: Final = 0.05
 _RETRY_CAP: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SinkOptions:
-    """Bounds of a sink.
-
-    Raises InvalidArgument for what is no bound; names it.
-
-    Attributes:
-        capacity: bytes that may wait, 64 more than its text counted for each line.
-        reserve: of these, bytes that only lines of ERROR and above may use.
-        batch: bytes handed to one write.
-        interval: seconds that a line waits for others to share its write.
-        exit_timeout: seconds that the last lines get when the process ends.
-    """
-
-    capacity: int = 8 << 20
-    reserve: int = 1 << 20
-    batch: int = 64 << 10
-    interval: float = 0.02
-    exit_timeout: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("capacity", 1), ("reserve", 0), ("batch", 1)):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise InvalidArgument(name, f"must be a whole number of at least {least} bytes")
-        if self.reserve > self.capacity:
-            raise InvalidArgument("reserve", "must not be more than capacity")
-        for name in ("interval", "exit_timeout"):
-            seconds = getattr(self, name)
-            if (
-                isinstance(seconds, bool)
-                or not isinstance(seconds, int | float)
-                or not 0 <= seconds <= _LONGEST
-            ):
-                raise InvalidArgument(name, f"must be 0 to {_LONGEST:,} seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class SinkFigures:
-    """Lines since the start (or the fork): written + dropped + waiting = given to `Sink.put`."""
-
-    written: int
-    dropped: int
-    waiting: int
-    waiting_bytes: int
-    write_errors: int
 
 
 class Sink:
@@ -93,19 +44,19 @@ class Sink:
     def __init__(
         self,
         target: Target,
-        options: SinkOptions = SinkOptions(),
+        options: SinkOptions | None = None,
         *,
         notice: Callable[[int, float], bytes] | None = None,
     ) -> None:
         self._target = target
-        self._options = options
+        self._options = options = options or SinkOptions()
         self._notice = notice
         self._full = options.capacity
         self._full_for_most = options.capacity - options.reserve
         self._final = False
         self._patient_until = 0.0
         self._reset()
-        _watch_forks(self)
+        watch_forks(self)
 
     def _reset(self) -> None:
         # Reentrant: a signal handler or a finalizer that logs may interrupt `put` itself.
@@ -331,37 +282,6 @@ class Sink:
                 delay = min(_RETRY_CAP, delay * 2)
         return not rest
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """In the child: the parent's thread writes the parent's lines; this process starts afresh."""
         self._reset()
-
-
-# A fork hook cannot be taken back, so there is one for all sinks, and it must not keep them alive.
-_sinks: weakref.WeakSet[Sink] = weakref.WeakSet()
-_known_to_multiprocessing: weakref.WeakSet[Sink] = weakref.WeakSet()
-_hooked = threading.Lock()
-
-
-def _watch_forks(sink: Sink) -> None:
-    if _hooked.acquire(blocking=False):  # held for ever: registered
-        os.register_at_fork(before=_before_fork, after_in_child=_in_child)
-    _sinks.add(sink)
-
-
-def _before_fork() -> None:
-    """Forked children of multiprocessing leave without atexit, but run its own finalizers.
-
-    Those are forgotten at the fork, so each child has to register its own: hence an after-fork callback.
-    """
-    util = sys.modules.get("multiprocessing.util")
-    if util is None:
-        return
-    for sink in list(_sinks):
-        if sink not in _known_to_multiprocessing:
-            _known_to_multiprocessing.add(sink)
-            util.register_after_fork(sink, lambda alive: util.Finalize(None, alive.close, exitpriority=0))
-
-
-def _in_child() -> None:
-    for sink in list(_sinks):
-        sink._after_fork()  # noqa: SLF001 - the other half of the class, kept out of its interface
