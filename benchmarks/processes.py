@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, Self
 
 import psutil
 
-from benchmarks.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError, CommandFailedError
 from benchmarks.peers import Peer
 from benchmarks.peers.report import SOCKET_VARIABLE
 
@@ -65,6 +65,11 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 def tail_of(log: Path, lines: int = 20) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def last_of(log: Path) -> str:
+    """A log's last line, which for an uncaught exception says which."""
+    return (tail_of(log, 1) or "without a word").strip()
 
 
 async def stop_process(process: asyncio.subprocess.Process, grace: float = STOP_TIMEOUT) -> None:
@@ -115,10 +120,12 @@ class Client:
         writer.write(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
         line = await asyncio.wait_for(reader.readline(), COMMAND_TIMEOUT)
         if not line:
-            raise BenchmarkError(f"{self._peer.name} ended during {command}:\n{tail_of(self._log)}")
+            raise BenchmarkError(
+                f"{self._peer.name} ended during {command}: {last_of(self._log)}\n{tail_of(self._log)}"
+            )
         reply = json.loads(line)
         if "failure" in reply:
-            raise BenchmarkError(f"{self._peer.name} failed at {command}:\n{reply['failure']}")
+            raise CommandFailedError(f"{self._peer.name} failed at {command}: {reply['failure']}")
         return reply["answer"]
 
 

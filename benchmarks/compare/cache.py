@@ -114,7 +114,7 @@ class Contest:
             async with asyncio.timeout(ROUND_TIMEOUT):
                 return await self._one(peer, command, tasks, operations, **more)
 
-        return await alternate(self._field, self._rounds, measure, f"{command} {tasks}")
+        return await alternate(self._field, self._rounds, measure, f"{command} at {tasks} tasks")
 
     async def _one(self, peer: Peer, command: str, tasks: int, operations: int, **more: Any) -> Figures:
         """One round, after a few operations that open connections.

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError, CommandFailedError
 from benchmarks.harness import Answer, Figures, Question, Rounds, Spread, progress
 from benchmarks.peers import Peer
 from benchmarks.peers.catalogue import Row
 
 OURS: Final = "aioinfra"
+TRACEBACK: Final = 12  # lines of it that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ class Request:
         return self.size or (quick if self.quick else full)
 
 
+def summary(error: BaseException) -> str:
+    """One line of it."""
+    if isinstance(error, TimeoutError):
+        return "took too long"
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 @dataclass(slots=True)
 class Field:
     """The contestants of a comparison, and those that fell out of it.
@@ -44,11 +52,17 @@ class Field:
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def drop(self, peer: Peer, error: BaseException) -> None:
+    def note(self, peer: Peer, error: BaseException, where: str) -> None:
+        """One has failed at a point, or for good."""
+        earlier = self.failures.get(peer.name)
+        text = f"{where}: {summary(error).removeprefix(peer.name).strip()}"
+        self.failures[peer.name] = f"{earlier}; {text}" if earlier else text
+        tail = "\n".join(str(error).splitlines()[-TRACEBACK:])
+        progress(f"{peer.name} has no figures: {text}\n{tail}")
+
+    def drop(self, peer: Peer, error: BaseException, where: str = "") -> None:
         """Go on without one."""
-        text = str(error).strip() or type(error).__name__
-        self.failures[peer.name] = text.splitlines()[-1][:200]
-        progress(f"{peer.name} is out: {text}")
+        self.note(peer, error, where or "out")
         self.peers = [other for other in self.peers if other.name != peer.name]
 
 
@@ -69,23 +83,32 @@ def peer_of(row: Row, python: str) -> Peer:
 
 
 async def alternate(
-    found: Field, rounds: int, measure: Callable[[Peer], Awaitable[Figures]], label: str
+    found: Field,
+    rounds: int,
+    measure: Callable[[Peer], Awaitable[Figures]],
+    label: str,
 ) -> Rounds:
     """Measure every contestant once a round, another one going first each round.
 
-    A contestant that fails is dropped with all its rounds; the others go on.
+    One that fails at a command has no figures here, but may at the next point; one whose process ended or took
+    too long is out for good. The others go on.
     """
-    results: Rounds = {peer.name: [] for peer in found.peers}
+    peers = list(found.peers)
+    results: Rounds = {peer.name: [] for peer in peers}
     for turn in range(rounds):
-        peers = list(found.peers)
         shift = turn % max(1, len(peers))
         for peer in [*peers[shift:], *peers[:shift]]:
-            progress(f"{label} round {turn + 1}/{rounds}: {peer.name}")
+            progress(f"{label}, round {turn + 1}/{rounds}: {peer.name}")
             try:
                 results[peer.name].append(await measure(peer))
+            except CommandFailedError as error:
+                found.note(peer, error, label)
             except (BenchmarkError, TimeoutError) as error:
                 found.drop(peer, error)
-                del results[peer.name]
+            else:
+                continue
+            del results[peer.name]
+            peers = [other for other in peers if other.name != peer.name]
     return results
 
 

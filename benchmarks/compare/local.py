@@ -43,8 +43,8 @@ async def run(request: Request, rows: tuple[Row, ...], found: Field) -> Comparis
                     return {} if ns is None else {"ns": ns}
 
                 answers.append(Answer(question, {}, {"": await alternate(found, rounds, measure, command)}))
-    top = header("no server", "nothing", {}, rounds=rounds, calls=1000 * passes)
-    return Comparison(request, top, rows, found, answers)
+    top = header("", "", {}, rounds=rounds, calls=1000 * passes)
+    return Comparison(request, {**top, "server": "no server"}, rows, found, answers)
 
 
 async def opened(found: Field, place: At, stack: AsyncExitStack) -> dict[str, Client]:

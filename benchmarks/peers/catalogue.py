@@ -43,7 +43,12 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "glide": ("valkey-glide==2.6.0", MSGSPEC),
     "cashews": ("cashews[redis]==7.6.0", "redis==8.1.0", HIREDIS),
     "aiocache": ("aiocache[redis]==0.12.3", "redis==8.1.0", HIREDIS),
-    "fastapi-cache2": ("fastapi-cache2[redis]==0.2.2", "redis==4.6.0", HIREDIS),
+    "fastapi-cache2": (
+        "fastapi-cache2[redis]==0.2.2",
+        "redis==4.6.0",
+        HIREDIS,
+        "jinja2==3.1.6",  # it imports that by way of starlette and does not say so
+    ),
     # within the process
     "cachetools": ("cachetools==8.0.1", "cachetools-async==0.0.5"),
     "cachebox": ("cachebox==6.2.10",),
@@ -124,9 +129,9 @@ JOBS: Final = (
         "saq",
         "saq_jobs:Saq",
         ("saq", "redis"),
-        "concurrency 100; the result by Job.refresh, which is pushed",
-        "API: Worker, Job.refresh",
-        {"concurrency": 100},
+        "concurrency 10, as its own benchmark has it; the result by Job.refresh, which is pushed",
+        "README: Benchmarks; API: Worker, Job.refresh",
+        {"concurrency": 10},
     ),
     Row(
         "streaq",
@@ -227,8 +232,9 @@ CACHES: Final = (
         "redis8",
         "redis_py:RedisPy",
         ("redis", "msgspec"),
-        "default pool, msgspec JSON",
+        "default pool with room for 2,000 connections (by default it fails at 101), msgspec JSON",
         "Asyncio Examples: Connecting",
+        {"most": 2000},
     ),
     Row(
         "redis-py 8, blocking pool",
@@ -275,9 +281,9 @@ CACHES: Final = (
         "aiocache",
         "aiocache_cache:Aiocache",
         ("aiocache", "redis"),
-        "50 connections, PickleSerializer",
+        "pool_max_size 2,000 (whoever finds none free fails), PickleSerializer",
         "Caches: RedisCache; Serializers",
-        {"connections": 50},
+        {"connections": 2000},
     ),
     Row(
         "fastapi-cache2",
@@ -293,7 +299,7 @@ CACHES: Final = (
 
 LOCAL: Final = (
     Row(
-        "no cache",
+        "dict, bare coroutine",
         "local",
         OWN,
         "plain_local:Plain",

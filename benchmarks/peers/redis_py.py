@@ -10,11 +10,13 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 
 class RedisPy:
-    """``pool`` is "default", or the size of a BlockingConnectionPool."""
+    """``pool`` is "default", which opens at most ``most`` connections, or the size of a BlockingConnectionPool."""
 
-    def __init__(self, url: str, pool: int | str = "default", prefix: str = "") -> None:
+    def __init__(
+        self, url: str, pool: int | str = "default", prefix: str = "", most: int | None = None
+    ) -> None:
         if pool == "default":
-            self._redis: Redis = Redis.from_url(url)
+            self._redis: Redis = Redis.from_url(url, max_connections=most)
         else:
             self._redis = Redis(
                 connection_pool=BlockingConnectionPool.from_url(url, max_connections=int(pool))

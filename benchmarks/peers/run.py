@@ -189,8 +189,16 @@ async def execute(commands: AnyCommands, request: Mapping[str, Any]) -> dict[str
     command: Command = getattr(commands, request["command"])
     try:
         return {"answer": await command(**request["arguments"])}
-    except Exception:  # noqa: BLE001  # whatever it is, the harness must hear of it
-        return {"failure": traceback.format_exc()}
+    except Exception as error:  # noqa: BLE001  # whatever it is, the harness must hear of it
+        return {"failure": failure_text(error)}
+
+
+def failure_text(error: BaseException) -> str:
+    """What failed in one line, then its traceback; of many that failed together the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first}\n{''.join(traceback.format_exception(error))}"
 
 
 def main() -> None:

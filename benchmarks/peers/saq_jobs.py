@@ -39,6 +39,11 @@ class Saq:
         await self._queue.connect()
 
     async def fill(self, count: int) -> None:
+        """Sweeps first: a worker's own sweep at its start aborts jobs that it has just claimed, now and then.
+
+        One sweep a minute is let through; this is that one.
+        """
+        await self._queue.sweep()
         for first in range(0, count, 100):
             batch = range(first, min(first + 100, count))
             await asyncio.gather(*(self._queue.enqueue("noop", index=i, key=f"noop-{i}") for i in batch))
