@@ -168,12 +168,14 @@ class UnknownTask(JobError):
     """No task of that name is registered here."""
 
 
-class JobNotFound(JobError):
-    """The job is neither queued, running nor finished: it never was, or its result has expired."""
-
+class _OfOneJob(JobError):
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
+
+
+class JobNotFound(_OfOneJob):
+    """The job is neither queued, running nor finished: it never was, or its result has expired."""
 
     def __str__(self) -> str:
         return f"job {self.job_id} is not known (never stored, or its result is not kept or has expired)"
@@ -206,12 +208,8 @@ class JobFailed(JobError):
         return f"job {self.job_id} failed: {self.error_type}: {self.error_message}"
 
 
-class JobAborted(JobError):
+class JobAborted(_OfOneJob):
     """The job was aborted before it ended."""
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(job_id)
-        self.job_id = job_id
 
     def __str__(self) -> str:
         return f"job {self.job_id} was aborted"
