@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from aioinfra.errors import DecodeError, EncodeError
+from aioinfra.errors import DecodeError, EncodeError, PayloadTooLarge
 
 # The codec byte of the envelope. A number is never given to another codec.
 RAW: Final = 0  # bytes as they are; the envelope's own
@@ -49,7 +49,9 @@ class Codec(Protocol):
 
 def encode_error(codec: str, error: Exception) -> EncodeError:
     """Why a value cannot be written, without any part of the value in the message."""
-    if isinstance(error, RecursionError):
+    if isinstance(error, PayloadTooLarge):
+        reason = str(error)
+    elif isinstance(error, RecursionError):
         reason = "nested too deeply, or contains itself"
     elif isinstance(error, OverflowError):
         reason = "holds an integer beyond 64 bits"

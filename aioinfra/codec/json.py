@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from aioinfra.codec.bounds import check_json_values
 from aioinfra.codec.codec import JSON, changed_error, decode_error, encode_error
 from aioinfra.codec.models import Dump, Load, json_adapter, names_model, restore, to_json
 
@@ -37,6 +38,7 @@ class JsonCodec:
         """
         try:
             payload = self._dump(value)
+            check_json_values(payload)
             same = bool(self._load(payload) == value)
         except Exception as error:  # noqa: BLE001 - user types run their own code here
             raise encode_error(self.name, error) from None
@@ -48,8 +50,10 @@ class JsonCodec:
         """The value.
 
         Raises:
+            PayloadTooLarge: more than `MOST_VALUES` values; nothing was decoded.
             DecodeError: not JSON, or not of the annotated type.
         """
+        check_json_values(payload)
         try:
             return self._load(payload)
         except Exception as error:  # noqa: BLE001 - user types run their own code here

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from aioinfra.codec.bounds import check_msgpack_values
 from aioinfra.codec.codec import MSGPACK, changed_error, decode_error, encode_error
 from aioinfra.codec.models import Dump, Load, msgpack_adapter, names_model, restore, to_plain
 
@@ -33,6 +34,7 @@ class MsgpackCodec:
         """
         try:
             payload = self._dump(value)
+            check_msgpack_values(payload)
             back = self._load(payload)
             same = bool(back == value) or _equal_but_for_nan(back, value)
         except Exception as error:  # noqa: BLE001 - user types run their own code here
@@ -45,8 +47,10 @@ class MsgpackCodec:
         """The value.
 
         Raises:
+            PayloadTooLarge: more than `MOST_VALUES` values; nothing was decoded.
             DecodeError: not MessagePack, or not of the annotated type.
         """
+        check_msgpack_values(payload)
         try:
             return self._load(payload)
         except Exception as error:  # noqa: BLE001 - user types run their own code here

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from aioinfra.codec.bounds import check_json_values
 from aioinfra.codec.models import is_model, to_json
 from aioinfra.errors import DecodeError, EncodeError, InvalidArgument, PayloadTooLarge, UntrustedPayload
 from aioinfra.jobs.arguments import ArgumentPlan, restore
@@ -157,6 +158,10 @@ class JsonCodec:
             raise InvalidArgument(
                 function, f"the encoded job has {len(payload)} bytes, {self.max_bytes} are allowed"
             )
+        try:
+            check_json_values(payload)
+        except PayloadTooLarge as error:
+            raise EncodeError(function, str(error)) from None
         return payload
 
     def decode_job(self, payload: bytes) -> Job:
@@ -164,6 +169,7 @@ class JsonCodec:
             raise PayloadTooLarge(f"a job of {len(payload)} bytes, {self.max_bytes} are allowed")
         if payload[:1] == b"\x80":
             raise UntrustedPayload("a pickle; this worker reads JSON only")
+        check_json_values(payload)
         try:
             wire = _decode_job(payload)
             raw_args, raw_kwargs = bytes(wire.a), bytes(wire.k)
@@ -180,6 +186,7 @@ class JsonCodec:
             if value is not None and b"null" in payload and _holds_nan(value):
                 raise ValueError("NaN")
             if len(payload) <= self.max_bytes:
+                check_json_values(payload)
                 return payload, True
             reason = f"the encoded result has {len(payload)} bytes, {self.max_bytes} are allowed"
         except Exception as error:  # noqa: BLE001 - a result of any type at all; the job must end in any case
@@ -190,6 +197,7 @@ class JsonCodec:
     def decode_result(self, payload: bytes) -> ResultInfo:
         if payload[:1] == b"\x80":
             raise UntrustedPayload("a pickle; this client reads JSON only")
+        check_json_values(payload)
         try:
             wire = _decode_result(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
+import struct
+import tracemalloc
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -18,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioinfra.codec.codec import Codec
+from aioinfra.codec.envelope import Envelope
 from aioinfra.codec.json import JsonCodec
 from aioinfra.codec.msgpack import MsgpackCodec
 from aioinfra.codec.pickle import SignedPickle
-from aioinfra.errors import DecodeError, EncodeError
+from aioinfra.codec.zstd import Zstd
+from aioinfra.errors import DecodeError, EncodeError, PayloadTooLarge
 
 KEY = "a signing key of the tests"
 NAIVE = datetime(2024, 1, 2, 3, 4, 5, 6)  # noqa: DTZ001 - naive datetimes are data too
@@ -283,3 +287,33 @@ def test_messages_hold_no_part_of_the_value() -> None:
         assert secret not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("codec", "bomb"),
+    [
+        (JsonCodec(), b"[" + b"[]," * 5_000_000 + b"1]"),
+        (JsonCodec(list[list[int]]), b"[" + b"[]," * 5_000_000 + b"[]]"),
+        (JsonCodec(), b"[" + b'"ab",' * 5_000_000 + b"1]"),
+        (MsgpackCodec(), b"\xdd" + (5_000_000).to_bytes(4, "big") + b"\x90" * 5_000_000),
+    ],
+)
+def test_a_small_frame_of_millions_of_values_is_refused_before_it_is_decoded(
+    codec: Codec, bomb: bytes
+) -> None:
+    frame = Zstd().compress(bomb)
+    assert len(frame) < 10_000
+    header = struct.pack("<BBBBHHddII", 0xC1, 1, codec.id, 1, 0, 0, 1.0, 0.0, 0, len(frame))
+    tracemalloc.start()
+    with pytest.raises(PayloadTooLarge, match="4000000"):
+        Envelope(codec).open(header + frame)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * len(bomb)
+
+
+def test_what_could_not_be_read_for_its_number_of_values_is_not_written() -> None:
+    for codec in (JsonCodec(), MsgpackCodec()):
+        with pytest.raises(EncodeError, match="4000000"):
+            codec.encode([[]] * 5_000_000)
+        assert codec.decode(codec.encode(["a,[{" * 1_100_000])) == ["a,[{" * 1_100_000]
