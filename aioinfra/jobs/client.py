@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.checks import check_name, check_stored_id
-from aioinfra.jobs.dead import DeadLetter, read_dead_letter
+from aioinfra.jobs.dead import DeadLetter, read_dead_letters
 from aioinfra.jobs.enqueue import DEFAULT_OPTIONS, ClientOptions, Enqueuer
 from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest, QueueDepth
+from aioinfra.jobs.locate import JobLocator
 from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.payload import JobCodec, JsonCodec
 from aioinfra.jobs.redis_store import RedisJobStore
@@ -46,7 +47,9 @@ class JobClient:
     ) -> None:
         codec = codec or JsonCodec()
         self._options = options
+        self._redis = redis
         self._store: JobStore = RedisJobStore(redis)
+        self._locator = JobLocator(redis, codec)
         self._replies = ReplyListener(redis, os.urandom(8).hex())
         self._reader = ResultReader(self._store, codec, self._replies)
         self._enqueuer = Enqueuer(
@@ -63,21 +66,30 @@ class JobClient:
             Overloaded: too many enqueues wait already; it was not stored.
         """
         stored, created = await self._enqueuer.one(request)
-        return JobHandle(self._reader, stored.queue, stored.job_id, created=created, returns=request.returns)
+        queue = stored.queue
+        if not created:  # the id is taken, maybe on another queue
+            [queue] = await self._locator.queues([(queue, stored.job_id)])
+        return JobHandle(self._reader, queue, stored.job_id, created=created, returns=request.returns)
 
     async def enqueue_many(self, requests: Sequence[JobRequest[R]]) -> list[JobHandle[R]]:
         """Store many jobs, 500 a round trip.
 
         Raises:
             EnqueueUncertain: names jobs whose fate is unknown; others may be stored.
+            Overloaded: there was no room behind other enqueues for ``timeout`` seconds.
             Else as `enqueue`. What is wrong with a request is found before any is stored; after an error of the
-            server some may be.
+            server some may be, and the error says how many.
         """
         answers = await self._enqueuer.many(requests)
+        taken = [(stored.queue, stored.job_id) for stored, created in answers if not created]
+        found = iter(await self._locator.queues(taken))
         return [
-            JobHandle(self._reader, stored.queue, stored.job_id, created=created, returns=request.returns)
+            JobHandle(
+                self._reader, stored.queue if created else next(found), stored.job_id,
+                created=created, returns=request.returns,
+            )
             for request, (stored, created) in zip(requests, answers, strict=True)
-        ]
+        ]  # fmt: skip
 
     def handle(self, job_id: str, queue: str | None = None, *, returns: Any = Any) -> JobHandle[Any]:
         """The handle of a job that was enqueued elsewhere. No I/O.
@@ -104,11 +116,18 @@ class JobClient:
         return await self._store.depths(queues)
 
     async def dead_letters(self, queue: str, limit: int = 100) -> list[DeadLetter]:
-        """The newest dead letters of a queue, newest first. Two round trips."""
+        """The newest dead letters of a queue, newest first. Two round trips.
+
+        What is stored under a dead letter's key and cannot be read is one with the reason ``unreadable``.
+
+        Raises:
+            InvalidArgument: ``queue`` or ``limit`` is none.
+            WrongType: the list of dead letters is something else.
+        """
         _check_queue(queue)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidArgument("limit", "must be a whole number of at least 1")
-        return [read_dead_letter(data) for data in await self._store.dead_letters(queue, limit)]
+        return await read_dead_letters(self._redis, queue, limit)
 
     async def aclose(self) -> None:
         """Wait for the enqueues under way, then close. The server's client stays open."""

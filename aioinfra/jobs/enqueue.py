@@ -29,7 +29,7 @@ from aioinfra.errors import (
 )
 from aioinfra.jobs.checks import check_name, check_request
 from aioinfra.jobs.due import DueTimes
-from aioinfra.jobs.job import NONCE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
+from aioinfra.jobs.job import NONCE_HEADER, QUEUE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.payload import JobCodec, JsonCodec, check_keys
 from aioinfra.jobs.store import Added, JobStore
@@ -173,13 +173,14 @@ class Enqueuer:
     def _encode(self, request: JobRequest[Any], headers: Mapping[str, str]) -> StoredRequest:
         check_request(request)
         nonce = ""
+        queue = request.queue or self._options.default_queue
         if request.headers:
             headers = {**headers, **request.headers}
         if request.job_id is None:
             job_id = os.urandom(16).hex()
         else:
             job_id, nonce = request.job_id, os.urandom(8).hex()
-            headers = {**headers, NONCE_HEADER: nonce}
+            headers = {**headers, NONCE_HEADER: nonce, QUEUE_HEADER: queue}
         now = int(time.time() * 1000)
         payload = self._codec.encode_job(request.task, request.args, request.kwargs, now, headers)
         if self._is_json and (request.args or request.kwargs):
@@ -190,7 +191,6 @@ class Enqueuer:
         # its score is all that keeps it from starting.
         ahead = request.priority * PRIORITY_STEP_MS if due is None and not late else 0
         lives = DAY_MS if request.expires is None else max(1, int(request.expires * 1000))
-        queue = request.queue or self._options.default_queue
         return StoredRequest(
             queue, job_id, request.job_id is not None, due, late - ahead, lives, nonce, payload
         )

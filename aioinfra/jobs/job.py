@@ -28,6 +28,9 @@ REPLY_PREFIX: Final = "aioinfra:reply:"
 NONCE_HEADER: Final = "nonce"
 """Header that makes an enqueue recognise its own job when it is repeated after a lost reply."""
 
+QUEUE_HEADER: Final = "queue"
+"""Header that names the queue of a job whose id was chosen, for whoever meets the id on another queue."""
+
 
 class JobStatus(StrEnum):
     """Where a job is in its life."""

@@ -100,7 +100,7 @@ class ResultReader:
         data = await self._store.progress(job_id)
         try:
             return None if data is None else msgspec.json.decode(data, type=Progress)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             raise DecodeError("the progress of the job cannot be read") from None
 
 
