@@ -1,8 +1,11 @@
 """The fault kit: rehearse on your own service what networks, servers and schedulers do to it.
 
+    RedisServer, SentinelSetup, ...          servers of your own: crash them, freeze them, bring them back
+    WorkerProcess                            a worker that can be killed at a named step of a job's life
     FaultProxy, Latency, Bandwidth, ...      the network: slow, cut, partitioned, losing one reply
     FakeRedis, LOADING, OOM, Truncated, ...  chosen answers, alone or in front of a real server
     cancel_at_each_suspension                a coroutine cancelled at each of its awaits in turn
+    VirtualClock                             hours of timers in the time that their work takes
     aioinfra.testing.pytest_plugin           seeds for fault tests, and the command that replays one
 
 Names are loaded when they are first used. Nothing here is imported by the rest of aioinfra.
@@ -50,9 +53,12 @@ if TYPE_CHECKING:
         Moment,
         cancel_at_each_suspension,
     )
+    from aioinfra.testing.cluster import ClusterOptions, ClusterSetup
     from aioinfra.testing.fake_server import FakeRedis, Rule
     from aioinfra.testing.proxy import ActiveToxic, FaultProxy, ProxyFigures
     from aioinfra.testing.proxy_connection import Direction, LostReplies
+    from aioinfra.testing.sentinel import SentinelOptions, SentinelSetup
+    from aioinfra.testing.servers import RedisServer, ServerOptions
     from aioinfra.testing.toxics import (
         Bandwidth,
         Latency,
@@ -63,8 +69,23 @@ if TYPE_CHECKING:
         Timeout,
         Toxic,
     )
+    from aioinfra.testing.virtual_clock import NeverCameTrueError, VirtualClock
+    from aioinfra.testing.worker_process import Standing, WorkerProcess, WorkerProcessOptions
+    from aioinfra.testing.worker_steps import Step
 
 _HOMES = {
+    "ClusterOptions": "aioinfra.testing.cluster",
+    "ClusterSetup": "aioinfra.testing.cluster",
+    "NeverCameTrueError": "aioinfra.testing.virtual_clock",
+    "RedisServer": "aioinfra.testing.servers",
+    "SentinelOptions": "aioinfra.testing.sentinel",
+    "SentinelSetup": "aioinfra.testing.sentinel",
+    "ServerOptions": "aioinfra.testing.servers",
+    "Standing": "aioinfra.testing.worker_process",
+    "Step": "aioinfra.testing.worker_steps",
+    "VirtualClock": "aioinfra.testing.virtual_clock",
+    "WorkerProcess": "aioinfra.testing.worker_process",
+    "WorkerProcessOptions": "aioinfra.testing.worker_process",
     "CancelOutcome": "aioinfra.testing.cancellation",
     "CancellationReport": "aioinfra.testing.cancellation",
     "CancelledRun": "aioinfra.testing.cancellation",
@@ -138,6 +159,8 @@ __all__ = [
     "CancelOutcome",
     "CancellationReport",
     "CancelledRun",
+    "ClusterOptions",
+    "ClusterSetup",
     "Delayed",
     "Direction",
     "ErrorReply",
@@ -148,19 +171,29 @@ __all__ = [
     "LostReplies",
     "LostReply",
     "Moment",
+    "NeverCameTrueError",
     "OversizeBulk",
     "ProxyFigures",
     "Raw",
+    "RedisServer",
     "ResetPeer",
     "Rule",
+    "SentinelOptions",
+    "SentinelSetup",
+    "ServerOptions",
     "Silence",
     "Slicer",
     "SlowClose",
+    "Standing",
+    "Step",
     "ThenClose",
     "Timeout",
     "Toxic",
     "Truncated",
     "Value",
+    "VirtualClock",
+    "WorkerProcess",
+    "WorkerProcessOptions",
     "cancel_at_each_suspension",
 ]
 
