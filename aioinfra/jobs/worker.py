@@ -27,6 +27,7 @@ from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.slots import Slots
+from aioinfra.jobs.uncancelled import uncancelled
 
 logger = logging.getLogger("aioinfra.jobs")
 
@@ -158,7 +159,7 @@ class JobWorker:
         finally:
             self.stop()
             ending = asyncio.create_task(self._end(helpers), name="aioinfra-worker-end")
-            await _uncancelled(ending, self.hurry)
+            await uncancelled(ending, self.hurry)
 
     async def _work(self, burst: int | None) -> None:
         """Claim and start until told to stop. ``burst``: the most jobs to start, -1 for all; None: no burst."""
@@ -292,19 +293,3 @@ def _report_death(helper: asyncio.Task[None]) -> None:
     """Without its helpers a worker goes on, slower or without leases: worth more than a line at exit."""
     if not helper.cancelled() and helper.exception() is not None:
         logger.critical("%s ended; restart this worker", helper.get_name(), exc_info=helper.exception())
-
-
-async def _uncancelled(task: asyncio.Task[None], on_cancel: Callable[[], None]) -> None:
-    """Await a task to its end although the caller is being cancelled; a cancellation is raised afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            on_cancel()
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -39,6 +39,7 @@ from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
 from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.task import Task
+from aioinfra.jobs.uncancelled import uncancelled
 from aioinfra.jobs.wake import Wake
 from aioinfra.jobs.worker import JobWorker, WorkerOptions
 
@@ -46,6 +47,7 @@ logger = logging.getLogger("arq.worker")
 
 _HEARTBEAT = 0.5
 _DUTY_LIMIT = 10.0
+_GOODBYE = 2.0
 
 
 class ArqWorker(arq.worker.Worker):
@@ -316,13 +318,15 @@ class ArqWorker(arq.worker.Worker):
         if not self._pool:
             return
         try:
-            with contextlib.suppress(RedisError, OSError):  # the server may be gone by now
-                await self.pool.delete(self.health_check_key)
+            with contextlib.suppress(RedisError, OSError, TimeoutError):  # the server may be gone by now
+                async with asyncio.timeout(_GOODBYE):
+                    await self.pool.delete(self.health_check_key)
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
         finally:
             pool, self._pool = self.pool, None
-            await pool.aclose(close_connection_pool=True)
+            # Cut short, redis-py would leave the descriptors of what it had not closed yet.
+            await uncancelled(asyncio.create_task(pool.aclose(close_connection_pool=True)))
 
     def _count(self, _run: Run, outcome: Outcome) -> None:
         if isinstance(outcome, Succeeded):
