@@ -44,8 +44,8 @@ format: $(VENV)/.dev  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## run the benchmarks; ARGS="--quick" for a short look
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.dev  ## run the benchmarks; ARGS="--quick" for a short look, ARGS="jobs --quick" beside the peers
+	$(BIN)/$(if $(filter jobs cache local,$(firstword $(ARGS))),aioinfra bench,python -m benchmarks) $(ARGS)
 
 chaos: $(VENV)/.dev  ## run the fault tests with many seeds; ARGS="--seeds 100 --minutes 60"; goes on where it ended
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -55,14 +55,17 @@ class Field:
     def note(self, peer: Peer, error: BaseException, where: str) -> None:
         """One has failed at a point, or for good."""
         earlier = self.failures.get(peer.name)
-        text = f"{where}: {summary(error).removeprefix(peer.name).strip()}"
+        line = summary(error)
+        while line.startswith(peer.name):
+            line = line.removeprefix(peer.name).lstrip(": ")
+        text = f"{where}: {line}" if where else line
         self.failures[peer.name] = f"{earlier}; {text}" if earlier else text
         tail = "\n".join(str(error).splitlines()[-TRACEBACK:])
         progress(f"{peer.name} has no figures: {text}\n{tail}")
 
-    def drop(self, peer: Peer, error: BaseException, where: str = "") -> None:
+    def drop(self, peer: Peer, error: BaseException) -> None:
         """Go on without one."""
-        self.note(peer, error, where or "out")
+        self.note(peer, error, "")
         self.peers = [other for other in self.peers if other.name != peer.name]
 
 

@@ -22,6 +22,7 @@ INK: Final = "#22272e"
 FAINT: Final = "#6b7580"
 LOGARITHMIC: Final = 25  # times between the shortest and the longest bar
 COLUMNS: Final = 2
+LETTERS: Final = 17.5  # of the footer in an inch
 STYLE: Final = {
     "font.family": "DejaVu Sans",
     "text.color": INK,
@@ -31,11 +32,11 @@ STYLE: Final = {
 }
 
 
-def number(value: float, digits: int) -> str:
-    """Short enough for a label: three digits that matter, no exponent."""
-    if value >= 1000 or (digits == 0 and value >= 100):
+def number(value: float) -> str:
+    """Three digits that matter, no exponent."""
+    if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 1 else f"{value:.2g}"
+    return f"{value:#.3g}" if value >= 1 else f"{value:.2g}"
 
 
 def label_of(name: str, contestants: Mapping[str, Any]) -> str:
@@ -59,7 +60,7 @@ def panel(axes: Any, title: str, bars: Mapping[str, Any], document: Mapping[str,
     )
     scale(axes, medians, [bars[name]["high"] for name in names])
     for place, name in zip(places, names, strict=True):
-        figure = number(bars[name]["median"], question["metric"]["digits"])
+        figure = number(bars[name]["median"])
         axes.annotate(
             figure,
             (bars[name]["high"], place),
@@ -78,7 +79,7 @@ def panel(axes: Any, title: str, bars: Mapping[str, Any], document: Mapping[str,
     log = ", logarithmic" if axes.get_xscale() == "log" else ""
     axes.set_xlabel(f"{question['metric']['title']} ({better}{log})", fontsize=8.5)
     axes.grid(axis="x", color="#e4e8ec", linewidth=0.8, zorder=0)
-    axes.tick_params(axis="both", length=0, labelsize=9)
+    axes.tick_params(axis="both", which="both", length=0, labelsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
 
@@ -97,7 +98,7 @@ def scale(axes: Any, medians: list[float], highs: list[float]) -> None:
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
-def footer(document: Mapping[str, Any]) -> str:
+def footer(document: Mapping[str, Any], width: int) -> str:
     """Machine, server, versions and sizes; who is missing; what the figures are worth."""
     top = document["header"]
     settings = ", ".join(f"{name} {value}" for name, value in top["settings"].items())
@@ -111,7 +112,7 @@ def footer(document: Mapping[str, Any]) -> str:
         parts.append(
             "QUICK RUN: small sizes, few rounds. It shows that all of it runs, not how fast anything is."
         )
-    return "\n".join(line for part in parts for line in textwrap.wrap(part, 150))
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, width))
 
 
 def chart(document: Mapping[str, Any], question: Mapping[str, Any]) -> Any:
@@ -122,11 +123,12 @@ def chart(document: Mapping[str, Any], question: Mapping[str, Any]) -> Any:
     columns = min(COLUMNS, len(points))
     rows = -(-len(points) // columns)
     most = max(len(bars) for bars in points.values())
-    text = footer(document)
+    inches = 11.5 if columns == 1 else 14.0
+    text = footer(document, int(inches * LETTERS))
     lines = text.count("\n") + 1
     body, head, foot = rows * (0.34 * most + 0.95), 0.62, 0.25 + 0.17 * lines
     height = head + body + foot
-    figure = Figure(figsize=(11.5 if columns == 1 else 14, height), dpi=130, layout="constrained")
+    figure = Figure(figsize=(inches, height), dpi=130, layout="constrained")
     figure.get_layout_engine().set(rect=(0.008, foot / height, 0.984, body / height), hspace=0.06)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (point, bars) in zip(grid, points.items(), strict=False):

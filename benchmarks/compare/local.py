@@ -19,11 +19,11 @@ ROUND_TIMEOUT: Final = 120.0
 
 NANOSECONDS: Final = (Metric("ns", "ns"),)
 LOOKUP: Final = Question(
-    "lookup", "How long does a lookup take, the key being there?", NANOSECONDS, "ns", (OURS,)
+    "lookup", "How long does the lookup of a key that is there take?", NANOSECONDS, "ns", (OURS,)
 )
 STORE: Final = Question("store", "How long does a store into a full cache take?", NANOSECONDS, "ns", (OURS,))
 DECORATED: Final = Question(
-    "decorated", "How long does a call of a decorated async function take, a hit?", NANOSECONDS, "ns", (OURS,)
+    "decorated", "How long does a hit of a decorated async function take?", NANOSECONDS, "ns", (OURS,)
 )
 COMMANDS: Final = (("lookups", LOOKUP), ("stores", STORE), ("decorated", DECORATED))
 

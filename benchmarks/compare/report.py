@@ -115,7 +115,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     return {
         "name": answer.question.name,
         "title": answer.question.title,
-        "metric": {"key": metric.key, "title": metric.title, "digits": metric.digits},
+        "metric": {"key": metric.key, "title": metric.title},
         "more_is_better": metric.more_is_better,
         "points": {
             point: {

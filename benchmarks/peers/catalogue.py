@@ -129,7 +129,7 @@ JOBS: Final = (
         "saq",
         "saq_jobs:Saq",
         ("saq", "redis"),
-        "concurrency 10, as its own benchmark has it; the result by Job.refresh, which is pushed",
+        "concurrency 10, as its own benchmark has it; the result by Job.refresh (pushed), again after 0.1 s",
         "README: Benchmarks; API: Worker, Job.refresh",
         {"concurrency": 10},
     ),

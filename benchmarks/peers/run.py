@@ -197,8 +197,8 @@ def failure_text(error: BaseException) -> str:
     """What failed in one line, then its traceback; of many that failed together the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    first = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {first}\n{''.join(traceback.format_exception(error))}"
+    first = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
+    return f"{first}\n{''.join(traceback.format_exception(error))}"
 
 
 def main() -> None:
