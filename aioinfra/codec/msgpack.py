@@ -11,70 +11,32 @@ from typing import Any
 import msgspec
 
 from aioinfra.codec.bounds import check_msgpack_values
-from aioinfra.codec.codec import MSGPACK, changed_error, decode_error, encode_error
-from aioinfra.codec.models import Dump, Load, msgpack_adapter, names_model, restore, to_plain
+from aioinfra.codec.checked import CheckedCodec
+from aioinfra.codec.codec import MSGPACK
+from aioinfra.codec.models import Dump, Load, msgpack_adapter, restore, to_plain
 
 
-class MsgpackCodec:
+class MsgpackCodec(CheckedCodec):
     """Values of one annotation as MessagePack; without one, of its plain types."""
 
-    __slots__ = ("_dump", "_load")
+    __slots__ = ()
 
     id = MSGPACK
     name = "msgpack"
+    _check_values = staticmethod(check_msgpack_values)
+    _by_pydantic = staticmethod(msgpack_adapter)
 
-    def __init__(self, annotation: Any = Any) -> None:
-        self._dump, self._load = _writer_and_reader(annotation)
+    def _is_same(self, back: Any, value: Any) -> bool:
+        return bool(back == value) or _equal_but_for_nan(back, value)
 
-    def encode(self, value: Any) -> bytes:
-        """MessagePack bytes. O(size), twice: they are read back and compared.
-
-        Raises:
-            EncodeError: not writable, or not equal when read back.
-        """
-        try:
-            payload = self._dump(value)
-            check_msgpack_values(payload)
-            back = self._load(payload)
-            same = bool(back == value) or _equal_but_for_nan(back, value)
-        except Exception as error:  # noqa: BLE001 - user types run their own code here
-            raise encode_error(self.name, error) from None
-        if not same:
-            raise changed_error(self.name)
-        return payload
-
-    def decode(self, payload: bytes) -> Any:
-        """The value.
-
-        Raises:
-            PayloadTooLarge: more than `MOST_VALUES` values; nothing was decoded.
-            DecodeError: not MessagePack, or not of the annotated type.
-        """
-        check_msgpack_values(payload)
-        try:
-            return self._load(payload)
-        except Exception as error:  # noqa: BLE001 - user types run their own code here
-            raise decode_error(self.name, error) from None
-
-    def typed(self, annotation: Any) -> MsgpackCodec:
-        """The codec for values of an annotation."""
-        return self if annotation is Any else MsgpackCodec(annotation)
-
-
-def _writer_and_reader(annotation: Any) -> tuple[Dump, Load]:
-    if annotation is Any:
+    @staticmethod
+    def _plain() -> tuple[Dump, Load]:
         return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
-    if not names_model(annotation):
-        try:
-            reader = msgspec.msgpack.Decoder(annotation, dec_hook=restore).decode
-        except (TypeError, RecursionError):
-            pass  # a union or class that msgspec refuses; pydantic may know it
-        else:
-            return msgspec.msgpack.Encoder(enc_hook=to_plain).encode, reader
-    try:
-        return msgpack_adapter(annotation)
-    except Exception:  # noqa: BLE001 - neither library can restore it: only plain types pass the comparison
-        return _writer_and_reader(Any)
+
+    @staticmethod
+    def _by_msgspec(annotation: Any) -> tuple[Dump, Load]:
+        reader = msgspec.msgpack.Decoder(annotation, dec_hook=restore).decode
+        return msgspec.msgpack.Encoder(enc_hook=to_plain).encode, reader
 
 
 def _equal_but_for_nan(left: Any, right: Any) -> bool:

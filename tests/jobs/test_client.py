@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
 from aioinfra import task
+from aioinfra.connection.batch import BatchLimits
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import DecodeError, WrongType
-from aioinfra.jobs.client import JobClient
+from aioinfra.errors import DecodeError, EnqueueUncertain, StoreUnavailable, WrongType
+from aioinfra.jobs.client import ClientOptions, JobClient
 from aioinfra.jobs.job import JobRequest, JobStatus
+from tests.conftest import OwnServerFactory
 from tests.jobs.kit import run_burst, working
 
 
@@ -88,3 +92,26 @@ async def test_a_payload_of_millions_of_values_is_refused_before_it_is_decoded(
     await redis.execute("SET", f"arq:result:{prefix}", bomb, "EX", 60)
     with pytest.raises(DecodeError, match="values"):
         await client.handle(prefix).result(timeout=1)
+
+
+async def test_enqueues_on_a_hung_server_end_in_their_own_time_however_many_wait(
+    own_server: OwnServerFactory,
+) -> None:
+    server = own_server()
+    async with RedisClient(server.url) as redis:
+        options = ClientOptions(timeout=0.5, batch=BatchLimits(max_items=20))
+        client = JobClient(redis, options=options)
+        await client.enqueue(JobRequest[Any]("t"))
+        server.stop_process()
+        started = time.monotonic()
+        ends = await asyncio.gather(
+            *(client.enqueue(JobRequest[Any]("t")) for _ in range(500)), return_exceptions=True
+        )
+        assert time.monotonic() - started < 1.5  # 25 batches of half a second each would be 12 s
+        assert all(isinstance(end, EnqueueUncertain | StoreUnavailable) for end in ends)
+        certain = sum(isinstance(end, StoreUnavailable) for end in ends)
+        server.continue_process()
+        await client.enqueue(JobRequest[Any]("t"))
+        depth = (await client.depths(["default"]))["default"].queued
+        assert depth <= 2 + len(ends) - certain  # what was said not to be stored is not
+        await client.aclose()
