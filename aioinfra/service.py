@@ -127,7 +127,7 @@ class Service:
         self._open: _Open | None = None
         self._stack: AsyncExitStack | None = None
         self.metrics = MetricsRegistry()
-        self._job_metrics = JobMetrics(self.metrics)
+        self._job_metrics = JobMetrics(self.metrics, known_tasks=self._tasks)
 
     @classmethod
     def from_env(

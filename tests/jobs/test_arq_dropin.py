@@ -46,8 +46,12 @@ Ctx = dict[Any, Any]
 
 
 @pytest.fixture
-def settings(valkey_url: str) -> RedisSettings:
-    return RedisSettings(unix_socket_path=urlsplit(valkey_url).path)
+def settings(valkey_url: str, request: pytest.FixtureRequest) -> RedisSettings:
+    return RedisSettings(unix_socket_path=urlsplit(valkey_url).path, database=getattr(request, "param", 0))
+
+
+# `run_check` reads every result of its database, also those that other tests have written in other formats.
+in_a_database_of_its_own = pytest.mark.parametrize("settings", [7], indirect=True, ids=["db7"])
 
 
 @pytest.fixture
@@ -309,6 +313,7 @@ async def test_tries_count_as_in_arq(make: Callable[..., ArqWorker], pool: ArqRe
     assert tries == {"always": [1, 2], "error": [1], "again": [1, 2, 3], "late": [4]}
 
 
+@in_a_database_of_its_own
 async def test_without_retry_jobs_a_retry_is_a_failure(
     make: Callable[..., ArqWorker], pool: ArqRedis
 ) -> None:
@@ -324,6 +329,7 @@ async def test_without_retry_jobs_a_retry_is_a_failure(
     await worker.close()
 
 
+@in_a_database_of_its_own
 async def test_run_check_counts_and_bursts_are_limited(
     make: Callable[..., ArqWorker], pool: ArqRedis
 ) -> None:
