@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
+from aioinfra.codec.bounds import MOST_VALUES
 from aioinfra.codec.codec import changed_error, decode_error, encode_error
 from aioinfra.codec.models import Dump, Load, names_model
 
@@ -30,8 +31,10 @@ class CheckedCodec(ABC):
         """
         try:
             payload = self._dump(value)
-            self._check_values(payload)
-            same = self._is_same(self._load(payload), value)
+            if len(payload) > MOST_VALUES:
+                self._check_values(payload)
+            back = self._load(payload)
+            same = bool(back == value) or self._differs_by_nan(back, value)
         except Exception as error:  # noqa: BLE001 - user types run their own code here
             raise encode_error(self.name, error) from None
         if not same:
@@ -45,7 +48,8 @@ class CheckedCodec(ABC):
             PayloadTooLarge: more than `MOST_VALUES` values; nothing was decoded.
             DecodeError: not of this format, or not of the annotated type.
         """
-        self._check_values(payload)
+        if len(payload) > MOST_VALUES:  # else it cannot hold as many: no call on the hot path
+            self._check_values(payload)
         try:
             return self._load(payload)
         except Exception as error:  # noqa: BLE001 - user types run their own code here
@@ -68,8 +72,10 @@ class CheckedCodec(ABC):
         except Exception:  # noqa: BLE001 - neither library can restore it: only plain types pass the comparison
             return self._plain()
 
-    def _is_same(self, back: Any, value: Any) -> bool:
-        return bool(back == value)
+    @staticmethod
+    def _differs_by_nan(_back: Any, _value: Any) -> bool:
+        """Whether NaN is all that makes two values unequal; False where a format has no NaN."""
+        return False
 
     @staticmethod
     @abstractmethod

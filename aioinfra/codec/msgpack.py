@@ -26,8 +26,9 @@ class MsgpackCodec(CheckedCodec):
     _check_values = staticmethod(check_msgpack_values)
     _by_pydantic = staticmethod(msgpack_adapter)
 
-    def _is_same(self, back: Any, value: Any) -> bool:
-        return bool(back == value) or _equal_but_for_nan(back, value)
+    @staticmethod
+    def _differs_by_nan(_back: Any, _value: Any) -> bool:
+        return _equal_but_for_nan(_back, _value)
 
     @staticmethod
     def _plain() -> tuple[Dump, Load]:
