@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +14,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks import environments
+from benchmarks.compare.__main__ import installed
+from benchmarks.compare.comparison import Field, advantage, alternate
+from benchmarks.environments import Environments, InstallError, complete, fingerprint, interpreter, reason
+from benchmarks.errors import BenchmarkError, CommandFailedError
 from benchmarks.harness import Answer, Goal, Metric, Question, Rounds, Spread, interleave
 from benchmarks.peers import Peer, values
+from benchmarks.peers.catalogue import CATALOGUE, ENVIRONMENTS, FAMILIES, OWN, Row, rows_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -226,3 +235,180 @@ def test_ratios_are_taken_within_a_round_against_the_best_baseline(answer: Answe
 def test_goals_are_judged_by_medians(answer: Answer) -> None:
     verdicts = [(goal.key, goal.met(value)) for goal, value in answer.verdicts()]
     assert verdicts == [("ratio", True), ("seconds", False)]
+
+
+def adapter_of(row: Row) -> Path:
+    return ROOT / "benchmarks" / "peers" / f"{row.factory.partition(':')[0]}.py"
+
+
+def test_names_are_unique_within_a_family() -> None:
+    names = [(row.family, row.name) for row in CATALOGUE]
+    assert len(names) == len(set(names))
+    assert {row.family for row in CATALOGUE} == set(FAMILIES)
+    assert all(any(row.name == "aioinfra" for row in rows_of(family)) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("row", CATALOGUE, ids=lambda row: f"{row.family}-{row.name}")
+def test_a_row_of_the_catalogue_is_sound(row: Row) -> None:
+    """Its adapter compiles and has the class, imports no aioinfra unless it is ours, and is in the README."""
+    tree = ast.parse(adapter_of(row).read_text(encoding="utf-8"))
+    assert row.factory.partition(":")[2] in {one.name for one in tree.body if isinstance(one, ast.ClassDef)}
+    imported = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    foreign = row.environment != OWN
+    assert not (foreign and any(name.split(".")[0] == "aioinfra" for name in imported))
+    assert row.environment == OWN or row.environment in ENVIRONMENTS
+    json.dumps(dict(row.options))
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pins = ", ".join(ENVIRONMENTS.get(row.environment, ())) or "-"
+    assert f"| {row.name} | {pins} | {row.setting} | {row.source or '-'} |" in readme
+
+
+def test_requirements_are_pinned_and_used() -> None:
+    for name, requirements in ENVIRONMENTS.items():
+        assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", one) for one in requirements), name
+    assert {row.environment for row in CATALOGUE} - {OWN} == set(ENVIRONMENTS) - {"charts"}
+
+
+def test_contestants_are_chosen_by_parts_of_their_names() -> None:
+    assert [row.name for row in rows_of("jobs", ("SAQ", "taskiq"))] == [
+        "aioinfra",
+        "saq",
+        "taskiq stream",
+        "taskiq list",
+    ]
+    with pytest.raises(LookupError, match="sidekiq"):
+        rows_of("jobs", ("sidekiq",))
+
+
+def test_an_environment_is_complete_only_with_the_same_requirements(tmp_path: Path) -> None:
+    mark = fingerprint(("arq==1", "redis==5"))
+    assert mark == fingerprint(("redis==5", "arq==1"))
+    assert not complete(tmp_path, mark)
+    interpreter(tmp_path).parent.mkdir()
+    interpreter(tmp_path).touch()
+    (tmp_path / "complete").write_text(mark)
+    assert complete(tmp_path, mark)
+    assert not complete(tmp_path, fingerprint(("arq==2", "redis==5")))
+
+
+def test_the_installers_reason_names_no_address() -> None:
+    output = "Looking in indexes: https://user:secret@index.example/simple\nERROR: none at https://u:p@index.example\n"
+    assert reason(output) == "ERROR: none at <address>"
+
+
+def test_what_cannot_be_installed_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_home: Path, _requirements: tuple[str, ...]) -> None:
+        raise InstallError("no wheel for this Python")
+
+    monkeypatch.setattr(environments, "make", fails)
+    found = installed(rows_of("jobs", ("saq",)), Environments(tmp_path))
+    assert [peer.name for peer in found.peers] == ["aioinfra"]
+    assert found.failures == {"saq": "not installed: no wheel for this Python"}
+
+
+async def test_a_failed_command_costs_one_point_and_a_dead_process_the_rest() -> None:
+    found = Field([Peer(name, "none:None") for name in ("fine", "narrow", "dead")])
+
+    async def measure(peer: Peer) -> dict[str, float]:
+        if peer.name == "narrow":
+            raise CommandFailedError("narrow failed at get: too many connections\nTraceback")
+        if peer.name == "dead":
+            raise BenchmarkError("dead ended during get")
+        return {"rate": 1.0}
+
+    first = await alternate(found, 2, measure, "get at 1000 tasks")
+    assert first == {"fine": [{"rate": 1.0}, {"rate": 1.0}]}
+    assert [peer.name for peer in found.peers] == ["fine", "narrow"]
+    assert found.failures == {
+        "narrow": "get at 1000 tasks: failed at get: too many connections",
+        "dead": "ended during get",
+    }
+
+
+def test_the_advantage_is_taken_within_a_round() -> None:
+    """On a machine that was half as fast in the second round."""
+    question = Question("q", "q", (Metric("ms", "ms"),), "ms", ("aioinfra",))
+    rounds: Rounds = {
+        "aioinfra": [{"ms": 2.0}, {"ms": 4.0}],
+        "slow": [{"ms": 6.0}, {"ms": 12.0}],
+        "other": [{}, {}],
+    }
+    answer = Answer(question, {}, {"": rounds})
+    assert advantage(answer, "", "slow") == Spread(3.0, 3.0, 3.0)
+    assert advantage(answer, "", "other") is None
+    assert advantage(answer, "", "aioinfra") is None
+
+
+def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`aioinfra bench` from a directory of its own, of aioinfra alone, which needs nothing installed."""
+    return subprocess.run(
+        [sys.executable, "-m", "aioinfra", "bench", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "questions"),
+    [
+        ("jobs", ["enqueue", "drain", "pickup", "result"]),
+        ("cache", ["get", "set", "mget"]),
+        ("local", ["lookup", "store", "decorated"]),
+    ],
+)
+def test_bench_prints_and_writes_ours(tmp_path: Path, family: str, questions: list[str]) -> None:
+    """The adapters' protocol with 20 jobs and 20 gets, by the front door."""
+    size = "1" if family == "local" else "20"
+    only = "dict" if family == "local" else "aioinfra"
+    options = (
+        "--quick",
+        "--rounds",
+        "1",
+        "--size",
+        size,
+        "--only",
+        only,
+        "--no-charts",
+        "--out",
+        str(tmp_path),
+    )
+    done = bench(tmp_path, family, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / f"bench-{family}.quick.json").read_text(encoding="utf-8"))
+    assert [question["name"] for question in found["questions"]] == questions
+    for question in found["questions"]:
+        assert question["title"][:40] in done.stdout
+        for bars in question["points"].values():
+            assert bars["aioinfra"]["median"] > 0
+    assert {one["name"]: one["failure"] for one in found["contestants"]}["aioinfra"] is None
+    assert not [path for path in (tmp_path / ".bench").glob("*") if path.is_dir()]
+
+
+def test_bench_refuses_an_unknown_contestant(tmp_path: Path) -> None:
+    done = bench(tmp_path, "jobs", "--only", "sidekiq")
+    assert done.returncode == 2
+    assert "sidekiq" in done.stderr
+
+
+def test_bench_without_a_checkout_says_so(tmp_path: Path) -> None:
+    """As from a wheel: the package alone."""
+    shutil.copytree(ROOT / "aioinfra", tmp_path / "aioinfra", ignore=shutil.ignore_patterns("__pycache__"))
+    done = bench(tmp_path, "jobs")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "source checkout" in done.stderr

@@ -65,7 +65,7 @@ QUESTIONS: Final = (ENQUEUE, DRAIN, PICKUP, RESULT)
 
 async def run(request: Request, rows: tuple[Row, ...], found: Field) -> Comparison:
     """Measure all contestants, each alone on the server."""
-    rounds, count = request.rounds_or(5, 2), request.size_or(10_000, 300)
+    rounds, count = request.rounds_or(5, 2), request.size_or(10_000, 1_000)
     single = 50 if not request.quick else min(8, count)
     with running_server(ServerOptions()) as server, Reports(server.directory) as reports:
 

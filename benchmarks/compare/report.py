@@ -77,7 +77,7 @@ def print_tables(comparison: Comparison, console: Console) -> None:
 def settings_table(comparison: Comparison) -> Table:
     """Every contestant with its versions and setting."""
     table = Table(title="Settings", title_justify="left", title_style="bold italic")
-    for title in ("contestant", "versions", "setting", "by its documentation's"):
+    for title in ("contestant", "versions", "setting", "its documentation"):
         table.add_column(title)
     for row in comparison.rows:
         table.add_row(row.name, versions_text(comparison, row), row.setting, row.source)

@@ -90,7 +90,6 @@ class Row:
 
 
 CORES: Final = os.cpu_count() or 1
-CLIENT: Final = "redis.asyncio"
 
 JOBS: Final = (
     Row(
@@ -129,8 +128,8 @@ JOBS: Final = (
         "saq",
         "saq_jobs:Saq",
         ("saq", "redis"),
-        "concurrency 10, as its own benchmark has it; the result by Job.refresh (pushed), again after 0.1 s",
-        "README: Benchmarks; API: Worker, Job.refresh",
+        "concurrency 10; the result by Job.refresh (pushed), again after 0.1 s",
+        "README: Example",
         {"concurrency": 10},
     ),
     Row(
@@ -140,7 +139,7 @@ JOBS: Final = (
         "streaq_jobs:Streaq",
         ("streaq", "coredis"),
         "concurrency 16 (its default; more is not faster); enqueue_many",
-        "Worker: Configuration; Task: Enqueuing tasks",
+        "API: Worker, Worker.enqueue_many",
         {"concurrency": 16},
         share=0.5,
     ),
@@ -151,7 +150,7 @@ JOBS: Final = (
         "taskiq_jobs:Taskiq",
         ("taskiq", "taskiq-redis", "redis"),
         "RedisStreamBroker, 1 worker process, 100 tasks, check_interval 10 ms",
-        "taskiq-redis README: Broker choice; Command line interface: worker",
+        "taskiq-redis README: Brokers; taskiq worker --help",
         {"kind": "stream", "concurrency": 100, "result_poll": 0.01},
     ),
     Row(
@@ -161,7 +160,7 @@ JOBS: Final = (
         "taskiq_jobs:Taskiq",
         ("taskiq", "taskiq-redis", "redis"),
         "ListQueueBroker (loses jobs with its worker), else as the stream",
-        "taskiq-redis README: Broker choice; Command line interface: worker",
+        "taskiq-redis README: Brokers; taskiq worker --help",
         {"kind": "list", "concurrency": 100, "result_poll": 0.01},
     ),
     Row(
@@ -171,7 +170,7 @@ JOBS: Final = (
         "celery_jobs:CeleryJobs",
         ("celery", "kombu", "redis"),
         "prefork, a child a core, prefetch multiplier 128; without gossip, mingle, heartbeat; group()",
-        "Optimizing: Prefetch Limits; Workers Guide: Concurrency",
+        "User Guide: Optimizing, Prefetch Limits",
         {"processes": CORES, "prefetch": 128},
         share=0.5,
     ),
@@ -182,7 +181,7 @@ JOBS: Final = (
         "dramatiq_jobs:Dramatiq",
         ("dramatiq", "redis"),
         "1 process, 8 threads (its default), Results on Redis",
-        "User Guide: Workers, Message Results",
+        "dramatiq --help; API: Results",
         {"threads": 8},
     ),
     Row(
@@ -192,7 +191,7 @@ JOBS: Final = (
         "rq_jobs:Rq",
         ("rq", "redis"),
         "SimpleWorker, which does not fork; enqueue_many; latest_result, which is pushed",
-        "Workers: Performance Notes, Worker Classes; Jobs: Bulk job enqueueing",
+        "Notes on Performance; API: Queue.enqueue_many, Job.latest_result",
         share=0.2,
     ),
     Row(
@@ -202,7 +201,7 @@ JOBS: Final = (
         "huey_jobs:Huey",
         ("huey", "redis"),
         "4 threads, blocking pops, notify_result",
-        "Consuming Tasks: Options for the consumer; API: RedisHuey",
+        "Consumer: Options; release notes of 3.0.0: notify_result",
         {"threads": 4},
     ),
 )
@@ -224,7 +223,7 @@ CACHES: Final = (
         "redis_py:RedisPy",
         ("redis", "msgspec"),
         "default pool, msgspec JSON",
-        "Asyncio Examples: Connecting",
+        "API: redis.asyncio.ConnectionPool",
     ),
     Row(
         "redis-py 8",
@@ -233,7 +232,7 @@ CACHES: Final = (
         "redis_py:RedisPy",
         ("redis", "msgspec"),
         "default pool with room for 2,000 connections (by default it fails at 101), msgspec JSON",
-        "Asyncio Examples: Connecting",
+        "API: redis.asyncio.ConnectionPool",
         {"most": 2000},
     ),
     Row(
@@ -243,7 +242,7 @@ CACHES: Final = (
         "redis_py:RedisPy",
         ("redis", "msgspec"),
         "BlockingConnectionPool(50), msgspec JSON",
-        "Connecting to Redis: Async BlockingConnectionPool",
+        "API: redis.asyncio.BlockingConnectionPool",
         {"pool": 50},
     ),
     Row(
@@ -252,8 +251,8 @@ CACHES: Final = (
         "coredis",
         "coredis_cache:Coredis",
         ("coredis", "msgspec"),
-        "50 connections, msgspec JSON",
-        "API: Connection pools",
+        "at most 50 connections, which it multiplexes; msgspec JSON",
+        "Handbook: Connections",
         {"connections": 50},
     ),
     Row(
@@ -263,7 +262,7 @@ CACHES: Final = (
         "glide_cache:Glide",
         ("valkey-glide", "msgspec"),
         "one multiplexed connection as it comes, msgspec JSON",
-        "Wiki: General Concepts, Connection Management",
+        "defaults",
     ),
     Row(
         "cashews",
@@ -272,7 +271,7 @@ CACHES: Final = (
         "cashews_cache:Cashews",
         ("cashews", "redis"),
         "50 connections in a blocking pool, pickle, no client side cache",
-        "README: Redis backend",
+        "README: Available Backends, Redis",
         {"connections": 50},
     ),
     Row(
@@ -282,7 +281,7 @@ CACHES: Final = (
         "aiocache_cache:Aiocache",
         ("aiocache", "redis"),
         "pool_max_size 2,000 (whoever finds none free fails), PickleSerializer",
-        "Caches: RedisCache; Serializers",
+        "API: RedisCache, PickleSerializer",
         {"connections": 2000},
     ),
     Row(
@@ -292,7 +291,7 @@ CACHES: Final = (
         "fastapi_cache_cache:FastapiCache",
         ("fastapi-cache2", "redis"),
         "decorated function, 50 connections in a blocking pool, PickleCoder",
-        "README: Usage, Coder",
+        "README: Initialization, Custom coder",
         {"connections": 50},
     ),
 )
@@ -323,7 +322,7 @@ LOCAL: Final = (
         "cachetools_local:Cachetools",
         ("cachetools", "cachetools-async"),
         "LRUCache by []; cachetools-async's decorator",
-        "cachetools: Cache implementations; cachetools-async README",
+        "cachetools: Cache implementations; cachetools-async: README",
         {"kind": "lru"},
     ),
     Row(
@@ -333,7 +332,7 @@ LOCAL: Final = (
         "cachetools_local:Cachetools",
         ("cachetools", "cachetools-async"),
         "TTLCache by []; cachetools-async's decorator",
-        "cachetools: Cache implementations; cachetools-async README",
+        "cachetools: Cache implementations; cachetools-async: README",
         {"kind": "ttl"},
     ),
     Row(
@@ -343,7 +342,7 @@ LOCAL: Final = (
         "cachebox_local:Cachebox",
         ("cachebox",),
         "LRUCache; its decorator as it comes",
-        "README: LRUCache, Decorators",
+        "README: Examples; API: cached",
         {"kind": "lru"},
     ),
     Row(
@@ -353,7 +352,7 @@ LOCAL: Final = (
         "cachebox_local:Cachebox",
         ("cachebox",),
         "TTLCache; its decorator as it comes",
-        "README: TTLCache, Decorators",
+        "README: Examples; API: cached",
         {"kind": "ttl"},
     ),
     Row(
@@ -363,7 +362,7 @@ LOCAL: Final = (
         "moka_local:MokaPy",
         ("moka-py",),
         "TinyLFU with ttl",
-        "README: Features, As a decorator",
+        "README: Using moka_py.Moka, As a decorator",
     ),
     Row(
         "theine",
@@ -372,7 +371,7 @@ LOCAL: Final = (
         "theine_local:Theine",
         ("theine",),
         "nolock=True; the decorator with a key function",
-        "README: API, Decorator",
+        "README: Thread Safety by Default, Cache Decorator",
     ),
     Row(
         "async-lru",
@@ -381,7 +380,7 @@ LOCAL: Final = (
         "async_lru_local:AsyncLru",
         ("async-lru",),
         "alru_cache with ttl",
-        "README: Usage, TTL",
+        "README: Usage",
     ),
     Row(
         "fastapi-cache2",
@@ -390,7 +389,7 @@ LOCAL: Final = (
         "decorators_local:FastapiCacheMemory",
         ("fastapi-cache2",),
         "@cache on InMemoryBackend, PickleCoder",
-        "README: InMemoryBackend, Coder",
+        "README: InMemoryBackend, Custom coder",
     ),
     Row(
         "aiocache",
@@ -399,7 +398,7 @@ LOCAL: Final = (
         "decorators_local:AiocacheMemory",
         ("aiocache",),
         "@cached on its SimpleMemoryCache",
-        "Decorators: cached",
+        "README: Usage",
     ),
     Row(
         "cashews",
@@ -408,7 +407,7 @@ LOCAL: Final = (
         "decorators_local:CashewsMemory",
         ("cashews",),
         "@cache on mem:// with a key template",
-        "README: Decorators, In-memory backend",
+        "README: In-memory, Template Keys",
     ),
 )
 
