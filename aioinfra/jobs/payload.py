@@ -230,10 +230,15 @@ def check_keys(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: ArgumentP
     for name, value, wanted in named:
         if not isinstance(value, dict | list | tuple | set | frozenset) or not value:
             continue
-        plain = msgspec.json.decode(_encoder.encode(value))
-        if plain == value or not _holds_other_keys(value):
-            continue
-        if wanted is Any or restore(plain, name, wanted) != value:
+        try:
+            plain = msgspec.json.decode(_encoder.encode(value))
+            kept = plain == value or not _holds_other_keys(value)
+            kept = kept or (wanted is not Any and restore(plain, name, wanted) == value)
+        except DecodeError:
+            kept = False
+        except RecursionError:
+            raise EncodeError(name, "nested too deeply") from None
+        if not kept:
             raise EncodeError(
                 name, "holds dict keys that are not text, and no annotation that restores them is known"
             )

@@ -10,8 +10,8 @@ import pytest
 
 from aioinfra import task
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import EncodeError, InvalidArgument
-from aioinfra.jobs.client import JobClient, default_client
+from aioinfra.errors import EncodeError, InvalidArgument, StoreUnavailable
+from aioinfra.jobs.client import ClientOptions, JobClient, default_client
 from aioinfra.jobs.job import JobRequest
 from aioinfra.jobs.retry import Retry
 from tests.jobs.kit import working
@@ -23,7 +23,7 @@ NAN, INF, HUGE = float("nan"), float("inf"), 10**400
 async def nowhere() -> AsyncIterator[JobClient]:
     """A client without a server: whatever it refuses, it refuses before any I/O."""
     async with RedisClient("unix:///nowhere/at/all?db=0") as redis:
-        client = JobClient(redis)
+        client = JobClient(redis, options=ClientOptions(timeout=0.1))
         default_client.install(client)
         yield client
         default_client.withdraw(client)
@@ -137,3 +137,20 @@ async def test_numbers_beyond_what_text_may_hold_are_refused(nowhere: JobClient)
         await nowhere.enqueue(JobRequest[Any]("t", (10**5000,)))
     with pytest.raises(EncodeError, match=r"args\[1\]"):
         await nowhere.enqueue(JobRequest[Any]("t", (1, [-(10**5000)])))
+
+
+async def test_what_is_nested_too_deeply_or_does_not_fit_its_annotation_is_refused(
+    nowhere: JobClient,
+) -> None:
+    @task
+    async def show(by_number: dict[int, int]) -> None: ...
+
+    with pytest.raises(EncodeError, match=r"by_number: .*keys"):
+        await show.delay({1.5: 2})  # type: ignore[dict-item]  # that is the test
+    for depth in (100, 400, 600, 900, 5_000):
+        deep: list[Any] = []
+        for _ in range(depth):
+            deep = [deep]
+        with pytest.raises((EncodeError, StoreUnavailable)) as caught:
+            await nowhere.enqueue(JobRequest[Any]("t", (deep,)))
+        assert isinstance(caught.value, EncodeError) or depth < 1_000
