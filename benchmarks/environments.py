@@ -5,12 +5,14 @@ With uv where that is installed, else with venv and pip; either asks the package
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,26 +102,30 @@ def make(home: Path, requirements: tuple[str, ...]) -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run one step.
+    """Run one step; whatever ends this ends it and its children too.
 
     Raises:
         InstallError: it failed or took too long.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InstallError(f"took longer than {TIMEOUT:.0f} s") from None
-    if done.returncode:
-        raise InstallError(reason(done.stderr + done.stdout))
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise InstallError(f"took longer than {TIMEOUT:.0f} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise InstallError(reason(output))
 
 
 def reason(output: str) -> str:

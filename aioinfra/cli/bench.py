@@ -32,9 +32,12 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Where JSON and charts go; benchmarks/results of the checkout.")
     ] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="Where the peers are installed; .bench in the working directory.")
+    ] = None,
     charts: Annotated[bool, typer.Option(help="Draw the charts.")] = True,
 ) -> None:
-    """Install each peer into an environment of its own under .bench/ and measure it beside aioinfra.
+    """Install each peer into an environment of its own and measure it beside aioinfra.
 
     Medians, spreads and ratios within rounds are printed, and written as JSON and charts.
     """
@@ -46,8 +49,9 @@ def bench(
         raise typer.Exit(2)
     command = [sys.executable, "-m", "benchmarks.compare", family.value]
     command += ["--quick"] * quick + ["--no-charts"] * (not charts)
-    for option, value in (("--rounds", rounds), ("--size", size), ("--only", only), ("--out", out)):
-        command += [] if value is None else [option, str(value)]
+    values = {"rounds": rounds, "size": size, "only": only, "out": out, "environments": environments}
+    for option, value in values.items():
+        command += [] if value is None else [f"--{option}", str(value)]
     search = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
     sys.stdout.flush()
     # In place of this process: its signals, its terminal and its exit status are the benchmark's.

@@ -90,6 +90,11 @@ def draw(source: Path, environments: Environments) -> None:
         progress(f"chart: {path}")
 
 
+def terminate(*_: object) -> None:
+    """SIGTERM outside the event loop: leave by an exception, which ends the installer or the drawing too."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 async def compare(request: Request, rows: tuple[Row, ...], found: Field) -> Comparison:
     run: Callable[..., Awaitable[Comparison]] = RUNS[request.family]
     bystanders = Bystanders()
@@ -109,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser().error(f"no contestant's name contains {error}")
     request = Request(options.family, options.quick, options.rounds, options.size)
     environments = Environments(options.environments)
+    signal.signal(signal.SIGTERM, terminate)
     found = installed(rows, environments)
     try:
         comparison = asyncio.run(until_terminated(compare(request, rows, found)))
