@@ -35,6 +35,7 @@ _STALLED: Final = (
 )
 _PATIENCE: Final = 40  # deadlines that an item waits behind batches which all end in time
 _CLOSE_TIMEOUT: Final = 5.0
+_MOST_LATE: Final = 2  # batches whose time is over, beside the one in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,9 @@ class Batcher(Generic[Item, Reply]):
         size_of: bytes of an item, for ``max_bytes``.
         deadline: seconds that a batch in flight may take. Then its items end with DeadlineExceeded, and so do
             (``sent=False``) those behind it, each when the same time has passed since its `submit`. The batch
-            in flight goes on. Waiting behind batches that end in time is back pressure and no fault of the
-            server: that ends after 40 deadlines, with Overloaded.
+            in flight goes on, and the next one leaves beside it, as long as no more than two are late: it may
+            be the connection that is silent, and not the server. Waiting behind batches that end in time is
+            back pressure and no fault of the server: that ends after 40 deadlines, with Overloaded.
         allowance: asked when the batch in flight is due: seconds that it may take beyond the deadline, for
             what has been transferred so far.
         loop: the loop it belongs to.
@@ -106,6 +108,7 @@ class Batcher(Generic[Item, Reply]):
         self._waiting: _Group[Item, Reply] = _Group()
         self._flight: _Group[Item, Reply] = _Group()
         self._flight_due = 0.0
+        self._late: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """Items that wait behind the batch in flight."""
@@ -135,21 +138,25 @@ class Batcher(Generic[Item, Reply]):
             if self._timer is None:
                 self._timer = loop.call_at(due, self._expire)
         if self._drain is None:
-            self._drain = loop.create_task(self._run(), context=Context())
-            self._drain.add_done_callback(self._drained)
+            self._start(loop)
         return future
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._drain = loop.create_task(self._run(), context=Context())
+        self._drain.add_done_callback(self._drained)
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Refuse new items and wait up to ``timeout`` seconds for the others; what is left then fails."""
         self._closed = True
-        if self._drain is not None and self._loop is asyncio.get_running_loop():
-            drain = self._drain
+        drains = {*self._late, *([] if self._drain is None else [self._drain])}
+        if drains and self._loop is asyncio.get_running_loop():
             try:
-                await asyncio.wait([drain], timeout=timeout)
+                await asyncio.wait(drains, timeout=timeout)
             finally:
-                drain.cancel()
+                for drain in drains:
+                    drain.cancel()
                 self._waiting.fail_all(StoreUnavailable("the batcher was closed", sent=False))
-            await asyncio.wait([drain], timeout=timeout)
+            await asyncio.wait(drains, timeout=timeout)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -162,10 +169,12 @@ class Batcher(Generic[Item, Reply]):
             # What is left of a closed loop: nobody waits for it, and its task will never run again.
             self._drain = self._timer = None
             self._waiting, self._flight = _Group(), _Group()
+            self._late.clear()
         self._loop = loop
 
     def _drained(self, drain: asyncio.Task[None]) -> None:
         """A task cancelled before its first step has never entered `_run`, and so not cleared up after it."""
+        self._late.discard(drain)
         if self._drain is drain:
             self._drain = None
             self._abandon()
@@ -176,21 +185,26 @@ class Batcher(Generic[Item, Reply]):
         abandoned.fail_all(StoreUnavailable("the batch was cancelled", sent=False))
 
     async def _run(self) -> None:
+        me = asyncio.current_task()
         try:
             while self._waiting.items:
                 self._flight = batch = self._take()
                 if batch.items:
                     await self._exchange(batch)
+                    if self._drain is not me:
+                        return  # it was late, and another one has taken over
         except asyncio.CancelledError:
-            self._abandon()
+            if self._drain is me:
+                self._abandon()
             raise
         except Exception as error:  # noqa: BLE001 - a size_of that raises must not leave callers waiting
             failed, self._waiting = self._waiting, _Group()
             failed.fail_all(error)
         finally:
             # No await since the last look at the queue: a submit in between would find nobody to send it.
-            self._drain = None
-            self._flight = _Group()
+            if self._drain is me:
+                self._drain = None
+                self._flight = _Group()
 
     def _take(self) -> _Group[Item, Reply]:
         """The next batch within the limits, without items whose caller has gone."""
@@ -263,6 +277,11 @@ class Batcher(Generic[Item, Reply]):
         _fail(self._flight.futures, DeadlineExceeded(text))
         waiting = self._waiting.split(self._waiting.due_until(now))
         _fail(waiting.futures, DeadlineExceeded(text, sent=False))
+        if self._drain is not None and self._loop is not None and len(self._late) < _MOST_LATE:
+            self._late.add(self._drain)
+            self._drain, self._flight = None, _Group()
+            if self._waiting.items:
+                self._start(self._loop)
 
     def _tire(self, now: float) -> None:
         """End what has waited for too long although the server answers."""
