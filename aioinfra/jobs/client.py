@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.checks import check_name, check_stored_id
@@ -16,7 +17,7 @@ from aioinfra.jobs.job import JobRequest, QueueDepth
 from aioinfra.jobs.locate import JobLocator
 from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.payload import JobCodec, JsonCodec
-from aioinfra.jobs.redis_store import RedisJobStore
+from aioinfra.jobs.redis_store import RedisJobStore, script_time
 from aioinfra.jobs.replies import ReplyListener
 from aioinfra.jobs.results import ResultReader
 from aioinfra.jobs.store import JobStore
@@ -35,6 +36,7 @@ class JobClient:
         codec: how jobs are written; the workers of a queue must read it.
         options: see `ClientOptions`.
         observer: told of every stored job and store error.
+        clock: from whose time delays count: the server's, but in tests.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class JobClient:
         codec: JobCodec | None = None,
         options: ClientOptions = DEFAULT_OPTIONS,
         observer: JobObserver | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         codec = codec or JsonCodec()
         self._options = options
         self._redis = redis
-        self._store: JobStore = RedisJobStore(redis)
+        self._store: JobStore = RedisJobStore(redis, now_ms=script_time(clock))
         self._locator = JobLocator(redis, codec)
         self._replies = ReplyListener(redis, os.urandom(8).hex())
         self._reader = ResultReader(self._store, codec, self._replies)

@@ -177,6 +177,30 @@ async def test_retries_a_day_apart_run_in_seconds(valkey_url: str, prefix: str) 
         await client.aclose()
 
 
+async def test_jobs_that_are_deferred_start_at_their_time_by_the_same_clock(
+    valkey_url: str, prefix: str
+) -> None:
+    async with VirtualClock(flows=True) as clock, RedisClient(valkey_url) as redis:
+        started: list[float] = []
+
+        @task(queue=f"{prefix}queue")
+        async def note() -> None:
+            started.append(clock.time())
+
+        client = note.client = JobClient(redis, clock=clock)
+        await clock.jump(5 * 86_400)
+        began = clock.time()
+        for days in (3, 1, 2):
+            await note.options(delay=days * 86_400)()
+        async with working(valkey_url, note, options=engine(clock=clock)):
+            for day in range(1, 4):
+                assert len(started) == day - 1
+                await clock.jump(86_400)
+                await clock.until(lambda: len(started) == day, within=60)  # noqa: B023 - called in this turn
+        assert [(at - began) / 86_400 for at in started] == pytest.approx([1, 2, 3], abs=0.01)
+        await client.aclose()
+
+
 async def test_leases_hold_while_they_are_renewed_and_lapse_when_they_are_not(
     valkey_url: str, prefix: str
 ) -> None:
