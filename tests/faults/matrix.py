@@ -95,6 +95,20 @@ ROWS = (
         (_FAULTS + "test_toxics.py",),
     ),
     Row(
+        14,
+        "A caller is cancelled",
+        "at each await in turn, before and after what it waits for",
+        "no connection poisoned, no slot, lock, flight or task left behind",
+        (_FAULTS + "test_cancel.py",),
+    ),
+    Row(
+        17,
+        "The server refuses",
+        "LOADING, READONLY, NOREPLICAS, MISCONF, NOAUTH, NOPERM, OOM, ... by a fake in front",
+        "repeated or raised as documented, by cache, producer and worker; the worker lives",
+        (_FAULTS + "test_errors.py",),
+    ),
+    Row(
         20,
         "The server is absent at the start",
         "nothing listens, it comes later",
