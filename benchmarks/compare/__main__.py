@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print_tables(comparison, Console(width=None if sys.stdout.isatty() else 180))
+    print_tables(comparison, Console(width=None if sys.stdout.isatty() else 160))
     path = write(comparison, options.out)
     progress(f"figures: {path}")
     if not options.no_charts:

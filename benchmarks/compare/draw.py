@@ -6,6 +6,7 @@ One PNG a question beside the JSON, a panel a point. Prints the paths, one a lin
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -40,9 +41,12 @@ def number(value: float) -> str:
 
 
 def label_of(name: str, contestants: Mapping[str, Any]) -> str:
-    """The contestant and the version of its first package, unless the name says it."""
+    """The contestant and the version of its first package; a major version in the name becomes that."""
     versions = list(contestants[name]["versions"].values())
-    return f"{name}  {versions[0]}" if versions else name
+    if not versions:
+        return name
+    told, times = re.subn(rf"(?<= ){re.escape(versions[0].partition('.')[0])}\b", versions[0], name)
+    return told if times else f"{name}  {versions[0]}"
 
 
 def panel(axes: Any, title: str, bars: Mapping[str, Any], document: Mapping[str, Any], question: Any) -> None:

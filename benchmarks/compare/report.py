@@ -31,7 +31,7 @@ def ordered(answer: Answer, point: str) -> list[str]:
 
 
 def as_table(answer: Answer, point: str) -> Table:
-    """One point: medians with their spread, and how many times better aioinfra was."""
+    """One point: medians, the leading one with its spread, and how many times better aioinfra was."""
     metrics = answer.question.metrics
     table = Table(
         title=f"{answer.question.title} {point}".strip(), title_justify="left", title_style="bold italic"
@@ -43,7 +43,7 @@ def as_table(answer: Answer, point: str) -> Table:
     for name in ordered(answer, point):
         spreads = [answer.spread(point, name, metric.key) for metric in metrics]
         cells = [
-            spread.text(metric.digits) if spread else "-"
+            cell(metric, spread, metric is leading(answer))
             for metric, spread in zip(metrics, spreads, strict=True)
         ]
         ratio = advantage(answer, point, name)
@@ -51,6 +51,13 @@ def as_table(answer: Answer, point: str) -> Table:
             name, *cells, ratio.text(2) if ratio else "", style="bold green" if name == OURS else None
         )
     return table
+
+
+def cell(metric: Metric, spread: Spread | None, whole: bool) -> str:
+    """The median, with its spread where ``whole``: a table has room for one; the JSON has all."""
+    if spread is None:
+        return "-"
+    return spread.text(metric.digits) if whole else f"{spread.median:,.{metric.digits}f}"
 
 
 def print_tables(comparison: Comparison, console: Console) -> None:
