@@ -7,46 +7,28 @@ import contextlib
 import logging
 import signal
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-import anyio
 import arq.worker
 from arq.connections import ArqRedis, create_pool, log_redis_info
-from arq.constants import abort_jobs_ss
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from aioinfra.connection.address import parse_address
 from aioinfra.connection.pool import RedisClient
-from aioinfra.jobs.arq.codec import ArqCodec
-from aioinfra.jobs.arq.log import ArqLog
-from aioinfra.jobs.arq.runnable import ArqRunnable
+from aioinfra.jobs.arq.compose import compose, engine_of_tasks, stand_ins
+from aioinfra.jobs.arq.duties import HEARTBEAT, beating, cancel_aborted, surviving
 from aioinfra.jobs.arq.settings import EngineOptions, url_of_pool
-from aioinfra.jobs.claim import Claimer, QueueOptions
 from aioinfra.jobs.context import ProgressSink
-from aioinfra.jobs.executors import TaskRunnable
-from aioinfra.jobs.finish import Finisher
-from aioinfra.jobs.job import Claim, Outcome, Released, Retried, Run, Succeeded
-from aioinfra.jobs.joblog import ServiceLog
-from aioinfra.jobs.lease import LeaseKeeper
-from aioinfra.jobs.observer import guarded
-from aioinfra.jobs.parts import WorkerParts
-from aioinfra.jobs.payload import JsonCodec
-from aioinfra.jobs.records import printable
-from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
-from aioinfra.jobs.run import JobRunner, RunOptions
+from aioinfra.jobs.job import Outcome, Released, Retried, Run, Succeeded
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.uncancelled import uncancelled
-from aioinfra.jobs.wake import Wake
-from aioinfra.jobs.worker import JobWorker, WorkerOptions
+from aioinfra.jobs.worker import JobWorker
 
 logger = logging.getLogger("arq.worker")
 
-_HEARTBEAT = 0.5
-_DUTY_LIMIT = 10.0
 _GOODBYE = 2.0
 
 
@@ -101,22 +83,12 @@ class ArqWorker(arq.worker.Worker):
             concurrency: jobs that run at once.
             settings: further arguments of `arq.Worker`, such as ``burst``.
         """
-        threads = anyio.CapacityLimiter(concurrency)
-        runnables = {task.name: TaskRunnable(task, threads, progress) for task in tasks}
-        queues = engine.queues or _weights_of(tasks)
-        filled = replace(
-            engine,
-            codec=engine.codec or JsonCodec(),
-            runnables=runnables,
-            log=engine.log or ServiceLog(),
-            runs=engine.runs or RunOptions(),
-            queues=queues,
-        )
-        functions = [arq.worker.func(_stand_in(task), name=task.name) for task in tasks]
-        settings.setdefault(
-            "queue_name", next(iter(queues.weights))
-        )  # where arq's own parts say that they are
-        worker = cls(functions, engine=filled, max_jobs=concurrency, **settings)
+        filled = engine_of_tasks(tasks, engine, progress, concurrency)
+        assert filled.queues is not None  # noqa: S101 - narrows the type
+        settings.setdefault("allow_abort_jobs", True)
+        # Where arq's own parts say that they are.
+        settings.setdefault("queue_name", next(iter(filled.queues.weights)))
+        worker = cls(stand_ins(tasks), engine=filled, max_jobs=concurrency, **settings)
         worker._url = url
         return worker
 
@@ -164,75 +136,35 @@ class ArqWorker(arq.worker.Worker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._heed_stop()
-        worker = self._job_worker = self._compose(client)
+        worker = self._job_worker = compose(self, self.engine, client, self._count)
         self.tasks = self.job_tasks = worker.tasks
         if not self._picks:
             worker.pause()
         if self.burst:  # what is to run at startup belongs to the burst
             await self.heart_beat()
             self._heed_stop()
-        heart = asyncio.create_task(self._beat_heart(), name="aioinfra-arq-heartbeat")
         started = self.jobs_complete + self.jobs_retried + self.jobs_failed
         limit = self.max_burst_jobs if self.max_burst_jobs < 0 else max(0, self.max_burst_jobs - started)
-        try:
-            await worker.run(burst=self.burst, burst_limit=limit)
-        finally:
-            self._job_worker = None
-            while not heart.done():  # again and again: see _heed_stop
-                heart.cancel()
-                await asyncio.wait([heart], timeout=_HEARTBEAT)
-
-    def _compose(self, client: RedisClient) -> JobWorker:
-        engine = self.engine
-        queues = engine.queues or QueueOptions({self.queue_name: 1})
-        now_ms = script_time(engine.clock)
-        store = RedisJobStore(client, now_ms=now_ms)
-        observer = guarded(engine.observer)
-        finisher = Finisher(store, observer)
-        functions = {name: ArqRunnable(self, function) for name, function in self.functions.items()}
-        runner = JobRunner(
-            {**functions, **engine.runnables},
-            engine.codec or ArqCodec(self.job_serializer, self.job_deserializer),
-            finisher,
-            store=store,
-            observer=observer,
-            log=engine.log or ArqLog(self.functions.get, self.log_results),
-            options=engine.runs or RunOptions(unknown_task_grace=0, bury_unreadable=False),
-        )
-        parts = WorkerParts(
-            Claimer(store, queues, lease=engine.lease.duration, aborts=self.allow_abort_jobs),
-            runner,
-            finisher,
-            Wake(client, list(queues.weights)),
-            LeaseKeeper(
-                lambda: RedisLeaseStore(client.blocking_connection(), now_ms=now_ms),
-                engine.lease,
-                on_lost=_report_lost,
-                on_error=lambda: observer.store_error("lease"),
-                clock=engine.clock,
-            ),
-            observer,
-        )
-        grace = float(self._job_completion_wait) if engine.grace is None else engine.grace
-        options = WorkerOptions(self.max_jobs, engine.lease, engine.safety_poll, grace)
-        return JobWorker(parts, options, on_ended=self._count)
+        async with beating(self._beat):
+            try:
+                await worker.run(burst=self.burst, burst_limit=limit)
+            finally:
+                self._job_worker = None
 
     # arq's periodic duties
 
-    async def _beat_heart(self) -> None:
-        while True:
-            await self.heart_beat()
-            if self.allow_abort_jobs:
-                await _surviving(self._cancel_aborted_jobs())
-            await asyncio.sleep(_HEARTBEAT)
+    async def _beat(self) -> None:
+        await self.heart_beat()
+        if self.allow_abort_jobs:
+            await surviving(cancel_aborted(self.pool, self._job_worker))
 
     async def heart_beat(self) -> None:
         """Record the health and enqueue cron jobs. Neither waits for the other, nor fails with the server."""
         last_health = self._last_health_check
-        if not await _surviving(self.record_health()):
+        if not await surviving(self.record_health()):
             self._last_health_check = last_health
         now = datetime.fromtimestamp(self.engine.clock.time(), tz=self.timezone)
-        await _surviving(self.run_cron(now, max(self.poll_delay_s, _HEARTBEAT)))
+        await surviving(self.run_cron(now, max(self.poll_delay_s, HEARTBEAT)))
 
     async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
         """As in arq, but a tick that could not be enqueued is not over: it is tried again."""
@@ -243,18 +175,6 @@ class ArqWorker(arq.worker.Worker):
             for job, next_run in planned:
                 job.next_run = next_run
             raise
-
-    async def _cancel_aborted_jobs(self) -> None:
-        requested = [
-            job_id.decode("utf-8", "surrogateescape")
-            for job_id in await self.pool.zrange(abort_jobs_ss, 0, -1)
-        ]
-        worker = self._job_worker
-        aborted = [job_id for job_id in requested if worker is not None and worker.abort(job_id)]
-        if aborted:
-            await self.pool.zrem(
-                abort_jobs_ss, *(job_id.encode("utf-8", "surrogateescape") for job_id in aborted)
-            )
 
     # Stopping
 
@@ -337,27 +257,6 @@ class ArqWorker(arq.worker.Worker):
             self.jobs_failed += 1
 
 
-async def _surviving(duty: Awaitable[None]) -> bool:
-    """Await a periodic duty; whether it went well. An outage of the server is waited out."""
-    try:
-        async with asyncio.timeout(_DUTY_LIMIT):
-            await duty
-    except (RedisError, OSError) as error:
-        logger.warning("heart beat failed: %s", type(error).__name__)
-        return False
-    except Exception:
-        logger.exception("heart beat failed")
-        return False
-    return True
-
-
-def _report_lost(claims: Sequence[Claim]) -> None:
-    for claim in claims:
-        logger.warning(
-            "the lease of job %s is lost; what it returns will not be recorded", printable(claim.job_id)
-        )
-
-
 def _warn_of_pickle() -> None:
     """arq's default is kept for compatibility; said once a process by the warnings filter."""
     warnings.warn(
@@ -366,17 +265,3 @@ def _warn_of_pickle() -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def _weights_of(tasks: Sequence[Task[..., Any]]) -> QueueOptions:
-    """Every queue that a task names, with equal weights."""
-    return QueueOptions(dict.fromkeys((task.task_options.queue for task in tasks), 1))
-
-
-def _stand_in(task: Task[..., Any]) -> Callable[..., Any]:
-    """A coroutine function under which arq lists the task; the engine runs the task itself."""
-
-    async def stand_in(_ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
-        return await cast("Awaitable[Any]", task(*args, **kwargs))
-
-    return stand_in

@@ -1,0 +1,138 @@
+"""Builds a worker's collaborators from arq's settings and the engine's options."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import anyio
+import arq.worker
+
+from aioinfra.connection.pool import RedisClient
+from aioinfra.jobs.arq.codec import ArqCodec
+from aioinfra.jobs.arq.log import ArqLog
+from aioinfra.jobs.arq.runnable import ArqRunnable
+from aioinfra.jobs.arq.settings import EngineOptions
+from aioinfra.jobs.claim import Claimer, QueueOptions
+from aioinfra.jobs.context import ProgressSink
+from aioinfra.jobs.execute import Runnable
+from aioinfra.jobs.executors import TaskRunnable
+from aioinfra.jobs.finish import Finisher
+from aioinfra.jobs.job import Claim, Outcome, Run
+from aioinfra.jobs.joblog import ServiceLog
+from aioinfra.jobs.lease import LeaseKeeper
+from aioinfra.jobs.observer import JobObserver, guarded
+from aioinfra.jobs.parts import WorkerParts
+from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.records import printable
+from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
+from aioinfra.jobs.run import JobRunner, RunOptions
+from aioinfra.jobs.task import Task
+from aioinfra.jobs.wake import Wake
+from aioinfra.jobs.worker import JobWorker, WorkerOptions
+
+logger = logging.getLogger("arq.worker")
+
+
+def compose(
+    worker: arq.worker.Worker,
+    engine: EngineOptions,
+    client: RedisClient,
+    on_ended: Callable[[Run, Outcome], None],
+) -> JobWorker:
+    """The engine's worker behind an arq worker. No I/O.
+
+    Args:
+        worker: whose settings, functions and hooks are used.
+        engine: what arq has no setting for.
+        client: the jobs server; owned by the caller.
+        on_ended: told of every run's outcome.
+    """
+    queues = engine.queues or QueueOptions({worker.queue_name: 1})
+    store = RedisJobStore(client, now_ms=script_time(engine.clock))
+    observer = guarded(engine.observer)
+    finisher = Finisher(store, observer)
+    parts = WorkerParts(
+        Claimer(store, queues, lease=engine.lease.duration, aborts=worker.allow_abort_jobs),
+        _runner(worker, engine, store, finisher, observer),
+        finisher,
+        Wake(client, list(queues.weights)),
+        _lease_keeper(engine, client, observer),
+        observer,
+    )
+    grace = float(worker._job_completion_wait) if engine.grace is None else engine.grace  # noqa: SLF001 - arq keeps it under this name alone
+    options = WorkerOptions(worker.max_jobs, engine.lease, engine.safety_poll, grace)
+    return JobWorker(parts, options, on_ended=on_ended)
+
+
+def _runner(
+    worker: arq.worker.Worker,
+    engine: EngineOptions,
+    store: RedisJobStore,
+    finisher: Finisher,
+    observer: JobObserver,
+) -> JobRunner:
+    functions: Mapping[str, Runnable] = {
+        name: ArqRunnable(worker, function) for name, function in worker.functions.items()
+    }
+    return JobRunner(
+        {**functions, **engine.runnables},
+        engine.codec or ArqCodec(worker.job_serializer, worker.job_deserializer),
+        finisher,
+        store=store,
+        observer=observer,
+        log=engine.log or ArqLog(worker.functions.get, worker.log_results),
+        options=engine.runs or RunOptions(unknown_task_grace=0, bury_unreadable=False),
+    )
+
+
+def _lease_keeper(engine: EngineOptions, client: RedisClient, observer: JobObserver) -> LeaseKeeper:
+    now_ms = script_time(engine.clock)
+    return LeaseKeeper(
+        lambda: RedisLeaseStore(client.blocking_connection(), now_ms=now_ms),
+        engine.lease,
+        on_lost=_report_lost,
+        on_error=lambda: observer.store_error("lease"),
+        clock=engine.clock,
+    )
+
+
+def _report_lost(claims: Sequence[Claim]) -> None:
+    for claim in claims:
+        logger.warning(
+            "the lease of job %s is lost; what it returns will not be recorded", printable(claim.job_id)
+        )
+
+
+def engine_of_tasks(
+    tasks: Sequence[Task[..., Any]], engine: EngineOptions, progress: ProgressSink, concurrency: int
+) -> EngineOptions:
+    """The options filled in for a worker of tasks: JSON only, and strict about what it cannot read."""
+    threads = anyio.CapacityLimiter(concurrency)
+    return replace(
+        engine,
+        codec=engine.codec or JsonCodec(),
+        runnables={task.name: TaskRunnable(task, threads, progress) for task in tasks},
+        log=engine.log or ServiceLog(),
+        runs=engine.runs or RunOptions(),
+        queues=engine.queues or _weights_of(tasks),
+    )
+
+
+def stand_ins(tasks: Sequence[Task[..., Any]]) -> list[arq.worker.Function]:
+    """What arq lists in the tasks' place; the engine runs the tasks themselves."""
+    return [arq.worker.func(_stand_in(task), name=task.name) for task in tasks]
+
+
+def _weights_of(tasks: Sequence[Task[..., Any]]) -> QueueOptions:
+    """Every queue that a task names, with equal weights."""
+    return QueueOptions(dict.fromkeys((task.task_options.queue for task in tasks), 1))
+
+
+def _stand_in(task: Task[..., Any]) -> Callable[..., Any]:
+    async def stand_in(_ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return await cast("Awaitable[Any]", task(*args, **kwargs))
+
+    return stand_in

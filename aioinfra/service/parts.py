@@ -1,0 +1,106 @@
+"""What exists while a service is open: found, opened in order, and handed to an exit stack that closes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from aioinfra.cache.decorator import default_cache
+from aioinfra.cache.manager import CacheManager
+from aioinfra.config import Settings
+from aioinfra.connection.locate import Located, locate_async, locate_jobs
+from aioinfra.connection.pool import PoolOptions, RedisClient
+from aioinfra.errors import StoreError
+from aioinfra.jobs.client import JobClient, default_client
+from aioinfra.jobs.job import Progress
+from aioinfra.jobs.observer import JobObserver
+from aioinfra.jobs.redis_store import RedisJobStore
+from aioinfra.logs.setup import current_logging, setup_logging
+from aioinfra.metrics.observers import CacheMetrics
+from aioinfra.metrics.registry import MetricsRegistry
+from aioinfra.service.options import ServiceOptions
+
+logger = logging.getLogger("aioinfra.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What exists while a service is open; owned by its exit stack."""
+
+    settings: Settings
+    jobs_url: str
+    cache: CacheManager
+    jobs: JobClient
+    job_store: RedisJobStore
+    cache_redis: RedisClient
+    jobs_redis: RedisClient
+
+    async def health(self) -> dict[str, Any]:
+        """See `Service.health`."""
+        cache, jobs = await asyncio.gather(_ping(self.cache_redis), _ping(self.jobs_redis))
+        status = "ok" if cache["ok"] and jobs["ok"] else "degraded" if jobs["ok"] else "down"
+        return {"status": status, "cache": cache, "jobs": jobs}
+
+    async def record_progress(self, job_id: str, progress: Progress) -> None:
+        """Best effort: a server that is away for a moment must not fail a job that is well."""
+        try:
+            await self.job_store.set_progress(job_id, msgspec.json.encode(progress))
+        except StoreError as error:
+            logger.warning("progress of a job was not recorded (%s)", type(error).__name__)
+
+
+def set_up_logging(options: ServiceOptions, settings: Settings, stack: AsyncExitStack) -> None:
+    """Set up logging, unless that is not wanted or the application has done it itself."""
+    if not options.configure_logging or current_logging() is not None:
+        return
+    logs = setup_logging(settings.log_level, settings.environment, settings.log_format, settings.service_name)
+    stack.push_async_callback(logs.aflush)
+
+
+async def open_parts(
+    options: ServiceOptions,
+    settings: Settings,
+    metrics: MetricsRegistry,
+    observer: JobObserver,
+    stack: AsyncExitStack,
+) -> Parts:
+    """Find the servers and open cache and jobs; what was opened is the stack's at once, also when this fails."""
+    base, jobs_url = await _locate(options, settings, stack)
+    pool = PoolOptions(max_connections=settings.redis_max_connections)
+    cache_redis = await stack.enter_async_context(RedisClient(base.url, pool))
+    jobs_redis = await stack.enter_async_context(RedisClient(jobs_url, pool))
+    cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=CacheMetrics(metrics))
+    await stack.enter_async_context(cache)
+    jobs = JobClient(jobs_redis, observer=observer)
+    stack.push_async_callback(jobs.aclose)
+    return Parts(settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis)
+
+
+def install_defaults(parts: Parts, stack: AsyncExitStack) -> None:
+    """Make cache and jobs the process defaults, until the stack unwinds."""
+    default_cache.install(parts.cache)
+    stack.callback(default_cache.withdraw, parts.cache)
+    default_client.install(parts.jobs)
+    stack.callback(default_client.withdraw, parts.jobs)
+
+
+async def _locate(options: ServiceOptions, settings: Settings, stack: AsyncExitStack) -> tuple[Located, str]:
+    base = await locate_async(settings, url=options.redis_url)
+    if base.embedded is not None:
+        stack.push_async_callback(base.embedded.aclose)
+        logger.info("no Redis is configured: using %s", base.origin)
+    jobs = locate_jobs(settings) if options.redis_url is None else None
+    return base, base.url if jobs is None else jobs.url
+
+
+async def _ping(client: RedisClient) -> dict[str, Any]:
+    try:
+        seconds = await client.ping()
+    except StoreError as error:
+        return {"ok": False, "server": client.location, "error": type(error).__name__}
+    return {"ok": True, "server": client.location, "seconds": round(seconds, 6)}

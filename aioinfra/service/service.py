@@ -1,0 +1,218 @@
+"""`Service`: what an application holds.
+
+A `Service` records an intent. Environment and files are read, servers found and connections opened at
+``async with``, in order; everything is closed in reverse, whatever was opened when something fails on the way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
+
+from aioinfra.cache.decorator import CachedFunction, CachedSettings, cached
+from aioinfra.cache.manager import CacheManager
+from aioinfra.config import Settings
+from aioinfra.errors import ConfigError, LifecycleError
+from aioinfra.jobs.arq import ArqWorker
+from aioinfra.jobs.client import JobClient
+from aioinfra.jobs.eviction import await_safe_server
+from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task
+from aioinfra.metrics.observers import JobMetrics
+from aioinfra.metrics.registry import MetricsRegistry
+from aioinfra.service.options import DEFAULT_OPTIONS, DEFAULT_SETUP, ServiceOptions, WorkerSetup
+from aioinfra.service.parts import Parts, install_defaults, open_parts, set_up_logging
+from aioinfra.service.tasks import TaskCollection
+from aioinfra.service.worker import engine_options, queue_weights, run_to_end
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("aioinfra.service")
+
+
+class Service:
+    """Cache, jobs, logs and metrics of one application, opened and closed together.
+
+    Args:
+        options: see `ServiceOptions`.
+
+    Example::
+
+        service = Service.from_env(include=["shop.tasks"])
+        async with service:
+            job = await send_email.delay("ada@example.org", subject="hello")
+    """
+
+    def __init__(self, options: ServiceOptions = DEFAULT_OPTIONS) -> None:
+        self._options = options
+        self._tasks = TaskCollection()
+        self._open: Parts | None = None
+        self._stack: AsyncExitStack | None = None
+        self.metrics = MetricsRegistry()
+        self._job_metrics = JobMetrics(self.metrics, known_tasks=self._tasks.by_name)
+
+    @classmethod
+    def from_env(
+        cls, *, include: Sequence[str] = (), queues: Mapping[str, int] | None = None, cache_ttl: float = 300.0
+    ) -> Service:
+        """A service whose settings come from the environment when it opens. No I/O now.
+
+        Args:
+            include: names of the modules that hold its tasks.
+            queues: weights of its queues.
+            cache_ttl: seconds that cached values live unless a call says otherwise.
+
+        Raises:
+            InvalidArgument: names what does not fit.
+        """
+        return cls(
+            ServiceOptions(
+                tuple(include) if not isinstance(include, str) else include, queues or {}, cache_ttl=cache_ttl
+            )
+        )
+
+    # Parts
+
+    @property
+    def cache(self) -> CacheManager:
+        """The cache. Raises LifecycleError while the service is not open."""
+        return self._opened().cache
+
+    @property
+    def jobs(self) -> JobClient:
+        """The job client. Raises LifecycleError while the service is not open."""
+        return self._opened().jobs
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force. Raises LifecycleError while the service is not open."""
+        return self._opened().settings
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the service is open."""
+        return self._open is not None
+
+    @property
+    def tasks(self) -> tuple[Task[..., Any], ...]:
+        """The tasks found so far: those of the included modules once the service has been opened."""
+        return tuple(self._tasks.by_name.values())
+
+    def add_task(self, task: Task[..., Any]) -> None:
+        """Let the service's workers run a task that is in none of the included modules.
+
+        Raises:
+            InvalidArgument: another task has its name.
+        """
+        self._tasks.add(task)
+
+    def task(self, **settings: Unpack[TaskSettings]) -> TaskDecorator:
+        """As `aioinfra.task`, for this service: its workers run the task, and ``delay`` enqueues with its client.
+
+        For processes with several services; a task of a module that is included needs no service of its own.
+        Always with parentheses: ``@service.task(queue="email")``.
+        """
+        return adopted_task(self._tasks.adopt, **settings)
+
+    def cached(
+        self, **settings: Unpack[CachedSettings]
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], CachedFunction[P, R]]:
+        """As `aioinfra.cached`, with this service's cache. Always with parentheses: ``@service.cached(ttl=60)``."""
+        return cached(cache=lambda: self.cache, **settings)
+
+    def _opened(self) -> Parts:
+        if self._open is None:
+            raise LifecycleError("the service is not open: use it inside `async with service:`")
+        return self._open
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise LifecycleError("the service is open already")
+        stack = self._stack = AsyncExitStack()
+        try:
+            self._open = await self._enter(stack)
+        except BaseException:
+            self._stack = None
+            await stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack, self._open = self._stack, None, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def _enter(self, stack: AsyncExitStack) -> Parts:
+        options = self._options
+        settings = options.settings or Settings.from_env()
+        set_up_logging(options, settings, stack)
+        for notice in settings.notices:
+            logger.warning("%s", notice)
+        self._tasks.include(options.include)
+        parts = await open_parts(options, settings, self.metrics, self._job_metrics, stack)
+        self._tasks.bind(parts.jobs)
+        stack.callback(self._tasks.bind, None)
+        if options.process_default:
+            install_defaults(parts, stack)
+        return parts
+
+    # Health
+
+    async def health(self) -> dict[str, Any]:
+        """How the parts are: ``status`` is ok, degraded (the cache's server is gone, memory answers) or down.
+
+        Two round trips, bounded by the pools' timeouts. Never raises for a server that does not answer.
+        """
+        return await self._opened().health()
+
+    # Workers
+
+    def worker(self, setup: WorkerSetup = DEFAULT_SETUP, **settings: Any) -> ArqWorker:
+        """A worker of the service's tasks, not yet running. The service must be open while it runs.
+
+        Args:
+            setup: see `WorkerSetup`.
+            settings: further arguments of `arq.Worker`, such as ``handle_signals``.
+
+        Raises:
+            ConfigError: the service has no tasks.
+            LifecycleError: the service is not open.
+        """
+        opened = self._opened()
+        if not self._tasks.by_name:
+            raise ConfigError("the service has no tasks: name their modules in include=[...]")
+        weights = queue_weights(self.tasks, self._options.queues, setup)
+        return ArqWorker.from_tasks(
+            self.tasks,
+            opened.jobs_url,
+            engine=engine_options(setup, weights, self._job_metrics),
+            progress=opened.record_progress,
+            concurrency=setup.concurrency,
+            burst=setup.burst,
+            **settings,
+        )
+
+    async def run_worker(self, setup: WorkerSetup = DEFAULT_SETUP) -> int:
+        """Run a worker until SIGTERM, SIGINT or, in a burst, until the queues are empty.
+
+        A jobs server that does not answer is waited for.
+
+        Returns:
+            How many jobs did not end when they were cancelled, and so were given back while they go on here: a
+            process that ends by waiting for them would wait for as long as they please.
+
+        Raises:
+            ConfigError: the jobs server may evict keys, which loses jobs silently; or there are no tasks.
+        """
+
+        async def check(_ctx: dict[Any, Any]) -> None:
+            await await_safe_server(self._opened().jobs_redis)
+
+        return await run_to_end(self.worker(setup, on_startup=check))

@@ -1,0 +1,61 @@
+"""A service's workers: which queues they serve and how much of each, and a run from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aioinfra.jobs.arq import ArqWorker, EngineOptions
+from aioinfra.jobs.claim import QueueOptions
+from aioinfra.jobs.lease import LeaseOptions
+from aioinfra.jobs.observer import JobObserver
+from aioinfra.jobs.run import RunOptions
+from aioinfra.jobs.task import Task
+from aioinfra.service.options import WorkerSetup
+
+logger = logging.getLogger("aioinfra.service")
+
+DEFAULT_WEIGHTS: Mapping[str, int] = {"reports": 5, "email": 3, "analytics": 2, "cleanup": 1}
+"""Weights of queues that carry these names; others have 1."""
+
+
+def engine_options(setup: WorkerSetup, weights: Mapping[str, int], observer: JobObserver) -> EngineOptions:
+    """The engine's options for one worker."""
+    return EngineOptions(
+        queues=QueueOptions(weights),
+        lease=LeaseOptions(setup.lease),
+        runs=RunOptions(),
+        grace=setup.grace,
+        observer=observer,
+    )
+
+
+def queue_weights(
+    tasks: Iterable[Task[..., Any]], queues: Mapping[str, int], setup: WorkerSetup
+) -> dict[str, int]:
+    """The queues that a worker serves: those of the service and of its tasks, or those that its setup names."""
+    weights = dict(queues)
+    for task in tasks:
+        queue = task.task_options.queue
+        weights.setdefault(queue, DEFAULT_WEIGHTS.get(queue, 1))
+    if setup.queues is None:
+        return weights
+    for queue in setup.queues.keys() - weights.keys():
+        logger.warning("no task of the service names the queue %r, which this worker is to serve", queue)
+    return dict(setup.queues)
+
+
+async def run_to_end(worker: ArqWorker) -> int:
+    """Run a worker until it is stopped, and close it; how many jobs outlived their cancellation."""
+    try:
+        await worker.async_run()
+    except asyncio.CancelledError:
+        # A signal during the start, or a second one, cancels the worker's main task, not this one.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+    finally:
+        await worker.close()
+    return len(worker.tasks)
