@@ -109,6 +109,10 @@ class JobClient:
         check_name("queue", queue)
         return JobHandle(self._reader, queue or self._options.default_queue, job_id, returns=returns)
 
+    def queue_of(self, task: str) -> str:
+        """The queue of a task's jobs when neither the task nor the enqueue names one: by route, or the default."""
+        return self._options.queue_of(task)
+
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """How full queues are; those whose key is of another type are left out. One round trip."""
         given: object = queues

@@ -32,6 +32,7 @@ from aioinfra.jobs.due import DueTimes
 from aioinfra.jobs.job import NONCE_HEADER, QUEUE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.payload import JobCodec, JsonCodec, check_keys
+from aioinfra.jobs.routing import DEFAULT_QUEUE, NO_ROUTES, Routes
 from aioinfra.jobs.store import Added, JobStore
 
 DAY_MS = 86_400_000
@@ -49,21 +50,29 @@ class ClientOptions:
     """How a client enqueues.
 
     Attributes:
-        default_queue: for requests that name none.
+        default_queue: for requests that name none and match no route.
+        routes: queues of requests that name none, by their task's name.
         timeout: seconds from the call within which an enqueue is stored or raises, its wait behind other
             enqueues and its repeats included.
         batch: bounds of one enqueue script call, and of what may wait behind it.
     """
 
-    default_queue: str = "default"
+    default_queue: str = DEFAULT_QUEUE
     timeout: float = 2.0
     batch: BatchLimits = field(default_factory=lambda: BatchLimits(max_items=500))
+    routes: Routes = NO_ROUTES
 
     def __post_init__(self) -> None:
         check_name("default_queue", self.default_queue)
+        if not isinstance(self.routes, Routes):
+            raise InvalidArgument("routes", "must be Routes")
         value: object = self.timeout
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InvalidArgument("timeout", "must be a finite number of seconds above 0")
+
+    def queue_of(self, task: str) -> str:
+        """Where a job goes that names no queue."""
+        return self.routes.queue_of(task) or self.default_queue
 
 
 DEFAULT_OPTIONS: Final = ClientOptions()
@@ -92,6 +101,7 @@ class Enqueuer:
         self._store = store
         self._codec = codec
         self._is_json = isinstance(codec, JsonCodec)
+        self._queue_of = options.queue_of
         self._options = options
         self._observer = observer
         self._channel = channel
@@ -173,7 +183,7 @@ class Enqueuer:
     def _encode(self, request: JobRequest[Any], headers: Mapping[str, str]) -> StoredRequest:
         check_request(request)
         nonce = ""
-        queue = request.queue or self._options.default_queue
+        queue = request.queue or self._queue_of(request.task)
         if request.headers:
             headers = {**headers, **request.headers}
         if request.job_id is None:

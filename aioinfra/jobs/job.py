@@ -297,7 +297,7 @@ class JobRequest(Generic[R_co]):
     Attributes:
         task: registered name.
         args, kwargs: the task's own arguments; options never mix with them.
-        queue: name of the queue, or None for the task's own.
+        queue: name of the queue, or None: the client's routes decide, else its default queue.
         job_id: an id of the caller's choice; a second job with it is not stored.
         delay: seconds from now.
         at: unix seconds; not together with ``delay``.

@@ -26,15 +26,13 @@ from aioinfra.qualified_name import qualified_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_QUEUE = "default"
-
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
     """How a task runs unless an enqueue says otherwise.
 
     Attributes:
-        queue: name of the queue.
+        queue: name of the queue, or None: the client's routes decide, else its default queue.
         retry: the retry policy.
         hard_limit: seconds after which a run is cancelled, or None. A sync function's thread cannot be
             stopped: it keeps its slot until it returns.
@@ -42,7 +40,7 @@ class TaskOptions:
         priority: 0 to 100.
     """
 
-    queue: str = DEFAULT_QUEUE
+    queue: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     hard_limit: float | None = 300.0
     keep_result: float | None = 3600.0
@@ -84,7 +82,7 @@ class Task(Generic[P, R]):
         self.plan = self._signature.plan
 
     def __repr__(self) -> str:
-        return f"<Task {self.name} on {self.task_options.queue}>"
+        return f"<Task {self.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, in this process."""
@@ -130,7 +128,7 @@ class Task(Generic[P, R]):
         """Say where, when and as what the job runs; call the answer with the task's own arguments.
 
         Args:
-            queue: another queue than the task's own.
+            queue: another queue than the task's own; wins over routes, too.
             job_id: an id of your choice; a second job with it is not stored while the first one, or its
                 result, exists.
             delay: seconds from now.
@@ -229,7 +227,7 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 def task(
     *,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     retry: Backoff | None = None,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     dont_retry_on: tuple[type[BaseException], ...] = (),
@@ -244,7 +242,7 @@ def task(
     /,
     *,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     retry: Backoff | None = None,
     retry_on: tuple[type[BaseException], ...] = (Exception,),
     dont_retry_on: tuple[type[BaseException], ...] = (),
@@ -256,7 +254,7 @@ def task(
 
     Args:
         name: under which workers find it; by default module and qualified name.
-        queue: where it waits.
+        queue: where it waits; None: where the client's routes send it, else on its default queue.
         retry: tries and their spacing; None: an error is final, a raised `Retry` still gets 5 tries.
         retry_on, dont_retry_on: errors that are retried, and exceptions to that.
         hard_limit: seconds a run may take, or None.
@@ -279,7 +277,7 @@ class TaskSettings(TypedDict, total=False):
     """The keyword arguments of `task`; see there."""
 
     name: str | None
-    queue: str
+    queue: str | None
     retry: Backoff | None
     retry_on: tuple[type[BaseException], ...]
     dont_retry_on: tuple[type[BaseException], ...]

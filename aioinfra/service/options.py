@@ -9,6 +9,7 @@ from typing import Final
 from aioinfra.config import Settings
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
+from aioinfra.jobs.routing import Routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,10 @@ class ServiceOptions:
         redis_url: instead of what the settings say.
         configure_logging: whether opening the service sets up logging.
         cache_ttl: seconds that cached values live unless a call says otherwise.
+        autodiscover: names of packages whose modules hold its tasks, imported with all their submodules when the
+            service opens, or of plain modules.
+        routes: queues of tasks that name none, by patterns of their names: ``{"shop.mail.*": "email"}``. The
+            first that matches wins, in the order given; see `Routes`.
         process_default: whether `cached`, `task` and the like use this service while it is open; of several
             services that are open at once in a process, one may.
     """
@@ -33,12 +38,24 @@ class ServiceOptions:
     configure_logging: bool = True
     cache_ttl: float = 300.0
     process_default: bool = True
+    autodiscover: Sequence[str] = ()
+    routes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.include, str):
-            raise InvalidArgument("include", "must be a list of module names, not one string")
+        for argument in ("include", "autodiscover"):
+            check_modules(argument, getattr(self, argument))
+        Routes(self.routes)
         if self.queues:
             QueueOptions(self.queues)
+
+
+def check_modules(argument: str, names: object) -> None:
+    """Raise InvalidArgument unless it is a list of absolute module names."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InvalidArgument(argument, "must be a list of module names, not one string")
+    for name in names:
+        if not isinstance(name, str) or not all(name.split(".")):
+            raise InvalidArgument(argument, "must be names of modules, such as 'shop.tasks'")
 
 
 @dataclass(frozen=True, slots=True)

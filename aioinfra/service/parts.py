@@ -16,10 +16,11 @@ from aioinfra.config import Settings
 from aioinfra.connection.locate import Located, locate_async, locate_jobs
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import StoreError
-from aioinfra.jobs.client import JobClient, default_client
+from aioinfra.jobs.client import ClientOptions, JobClient, default_client
 from aioinfra.jobs.job import Progress
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.redis_store import RedisJobStore
+from aioinfra.jobs.routing import Routes
 from aioinfra.logs.setup import current_logging, setup_logging
 from aioinfra.metrics.observers import CacheMetrics
 from aioinfra.metrics.registry import MetricsRegistry
@@ -76,7 +77,7 @@ async def open_parts(
     jobs_redis = await stack.enter_async_context(RedisClient(jobs_url, pool))
     cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=CacheMetrics(metrics))
     await stack.enter_async_context(cache)
-    jobs = JobClient(jobs_redis, observer=observer)
+    jobs = JobClient(jobs_redis, options=ClientOptions(routes=Routes(options.routes)), observer=observer)
     stack.push_async_callback(jobs.aclose)
     return Parts(settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis)
 

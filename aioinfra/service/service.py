@@ -22,7 +22,13 @@ from aioinfra.jobs.eviction import await_safe_server
 from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task
 from aioinfra.metrics.observers import JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
-from aioinfra.service.options import DEFAULT_OPTIONS, DEFAULT_SETUP, ServiceOptions, WorkerSetup
+from aioinfra.service.options import (
+    DEFAULT_OPTIONS,
+    DEFAULT_SETUP,
+    ServiceOptions,
+    WorkerSetup,
+    check_modules,
+)
 from aioinfra.service.parts import Parts, install_defaults, open_parts, set_up_logging
 from aioinfra.service.tasks import TaskCollection
 from aioinfra.service.worker import engine_options, queue_weights, run_to_end
@@ -49,6 +55,7 @@ class Service:
     def __init__(self, options: ServiceOptions = DEFAULT_OPTIONS) -> None:
         self._options = options
         self._tasks = TaskCollection()
+        self._packages: list[str] = []
         self._open: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self.metrics = MetricsRegistry()
@@ -56,13 +63,21 @@ class Service:
 
     @classmethod
     def from_env(
-        cls, *, include: Sequence[str] = (), queues: Mapping[str, int] | None = None, cache_ttl: float = 300.0
+        cls,
+        *,
+        include: Sequence[str] = (),
+        autodiscover: Sequence[str] = (),
+        queues: Mapping[str, int] | None = None,
+        routes: Mapping[str, str] | None = None,
+        cache_ttl: float = 300.0,
     ) -> Service:
         """A service whose settings come from the environment when it opens. No I/O now.
 
         Args:
             include: names of the modules that hold its tasks.
+            autodiscover: names of packages that hold its tasks, submodules included.
             queues: weights of its queues.
+            routes: queues of tasks that name none: ``{"shop.mail.*": "email"}``; see `ServiceOptions`.
             cache_ttl: seconds that cached values live unless a call says otherwise.
 
         Raises:
@@ -70,7 +85,7 @@ class Service:
         """
         return cls(
             ServiceOptions(
-                tuple(include) if not isinstance(include, str) else include, queues or {}, cache_ttl=cache_ttl
+                include, queues or {}, cache_ttl=cache_ttl, autodiscover=autodiscover, routes=routes or {}
             )
         )
 
@@ -108,6 +123,22 @@ class Service:
             InvalidArgument: another task has its name.
         """
         self._tasks.add(task)
+
+    def autodiscover(self, *packages: str) -> None:
+        """Let the service find its tasks in packages, submodules included, or in plain modules.
+
+        An intent, as ``include``: they are imported when the service opens, in the order of their names.
+        ``__main__`` modules are left out, since to import one is to run it; so are directories without
+        ``__init__.py``.
+
+        Raises:
+            InvalidArgument: not the name of a module.
+            LifecycleError: the service is open already.
+        """
+        if self._stack is not None:
+            raise LifecycleError("autodiscover: the service is open already")
+        check_modules("autodiscover", packages)
+        self._packages += packages
 
     def task(self, **settings: Unpack[TaskSettings]) -> TaskDecorator:
         """As `aioinfra.task`, for this service: its workers run the task, and ``delay`` enqueues with its client.
@@ -156,6 +187,7 @@ class Service:
         for notice in settings.notices:
             logger.warning("%s", notice)
         self._tasks.include(options.include)
+        self._tasks.discover((*options.autodiscover, *self._packages))
         parts = await open_parts(options, settings, self.metrics, self._job_metrics, stack)
         self._tasks.bind(parts.jobs)
         stack.callback(self._tasks.bind, None)
@@ -188,7 +220,7 @@ class Service:
         opened = self._opened()
         if not self._tasks.by_name:
             raise ConfigError("the service has no tasks: name their modules in include=[...]")
-        weights = queue_weights(self.tasks, self._options.queues, setup)
+        weights = queue_weights(self.tasks, opened.jobs.queue_of, self._options.queues, setup)
         return ArqWorker.from_tasks(
             self.tasks,
             opened.jobs_url,

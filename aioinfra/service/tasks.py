@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 from aioinfra.errors import ConfigError, InvalidArgument
@@ -27,7 +29,8 @@ class TaskCollection:
         """Raises InvalidArgument when another task has its name."""
         known = self.by_name.setdefault(task.name, task)
         if known is not task:
-            raise InvalidArgument("task", f"two tasks are named {task.name!r}")
+            places = f"in {known.__module__!r} and in {task.__module__!r}"
+            raise InvalidArgument("task", f"two tasks are named {task.name!r}, {places}")
 
     def adopt(self, task: Task[..., Any]) -> None:
         """Add a task that enqueues with the service's client, not with the process default."""
@@ -46,14 +49,41 @@ class TaskCollection:
 
         Raises:
             ConfigError: there is no such module.
-            Exception: whatever an import raises.
+            Exception: whatever an import raises, with a note that names the module.
         """
         for name in modules:
-            try:
-                module = importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                    raise  # the module is there, and imports something that is not
-                raise ConfigError(f"include: there is no module {error.name!r}") from None
-            for task in tasks_of(module):
-                self.add(task)
+            self._add_all(_import(name, f"include=[{name!r}]"))
+
+    def discover(self, packages: Iterable[str]) -> None:
+        """As `include`, with all submodules, in the order of their names."""
+        for package in packages:
+            asked = f"autodiscover({package!r})"
+            for module in _with_submodules(_import(package, asked), asked):
+                self._add_all(module)
+
+    def _add_all(self, module: ModuleType) -> None:
+        for task in tasks_of(module):
+            self.add(task)
+
+
+def _import(name: str, asked: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{asked}: there is no module {error.name!r}") from None
+        error.add_note(
+            f"while importing {name!r} for {asked}"
+        )  # it is there, and imports something that is not
+        raise
+    except Exception as error:
+        error.add_note(f"while importing {name!r} for {asked}")
+        raise
+
+
+def _with_submodules(module: ModuleType, asked: str) -> Iterator[ModuleType]:
+    """A module and, if it is a package, all below it. Nothing is imported that is not asked for."""
+    yield module
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
+        if not found.name.endswith(".__main__"):
+            yield from _with_submodules(_import(found.name, asked), asked)

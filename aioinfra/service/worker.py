@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aioinfra.jobs.arq import ArqWorker, EngineOptions
@@ -33,12 +33,22 @@ def engine_options(setup: WorkerSetup, weights: Mapping[str, int], observer: Job
 
 
 def queue_weights(
-    tasks: Iterable[Task[..., Any]], queues: Mapping[str, int], setup: WorkerSetup
+    tasks: Iterable[Task[..., Any]],
+    queue_of: Callable[[str], str],
+    queues: Mapping[str, int],
+    setup: WorkerSetup,
 ) -> dict[str, int]:
-    """The queues that a worker serves: those of the service and of its tasks, or those that its setup names."""
+    """The queues that a worker serves: those of the service and of its tasks, or those that its setup names.
+
+    Args:
+        tasks: the service's.
+        queue_of: the queue of a task that names none.
+        queues: the service's weights.
+        setup: the worker's.
+    """
     weights = dict(queues)
     for task in tasks:
-        queue = task.task_options.queue
+        queue = task.task_options.queue or queue_of(task.name)
         weights.setdefault(queue, DEFAULT_WEIGHTS.get(queue, 1))
     if setup.queues is None:
         return weights

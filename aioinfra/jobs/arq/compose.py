@@ -28,6 +28,7 @@ from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.payload import JsonCodec
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
+from aioinfra.jobs.routing import DEFAULT_QUEUE
 from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.wake import Wake
@@ -128,7 +129,7 @@ def stand_ins(tasks: Sequence[Task[..., Any]]) -> list[arq.worker.Function]:
 
 def _weights_of(tasks: Sequence[Task[..., Any]]) -> QueueOptions:
     """Every queue that a task names, with equal weights."""
-    return QueueOptions(dict.fromkeys((task.task_options.queue for task in tasks), 1))
+    return QueueOptions(dict.fromkeys((task.task_options.queue or DEFAULT_QUEUE for task in tasks), 1))
 
 
 def _stand_in(task: Task[..., Any]) -> Callable[..., Any]:
