@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from time import monotonic, time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Clock(Protocol):
@@ -29,6 +29,15 @@ class ThreadClock(Clock, Protocol):
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Block the thread until the event is set, at most ``seconds``; whether it is set."""
+        ...
+
+
+@runtime_checkable
+class ServerClock(Protocol):
+    """A clock that also rules a server's time: what the server's own clock would say is asked of it."""
+
+    def server_ms(self) -> int:
+        """Unix milliseconds."""
         ...
 
 

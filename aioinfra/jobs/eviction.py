@@ -7,7 +7,7 @@ import logging
 
 from aioinfra.backoff import Backoff
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import ConfigError, StoreUnavailable
+from aioinfra.errors import ConfigError, StoreError, StoreUnavailable
 
 logger = logging.getLogger("aioinfra.jobs")
 
@@ -32,6 +32,16 @@ async def await_safe_server(client: RedisClient) -> None:
                     "the jobs server does not answer (%s: %s); waiting", type(error).__name__, error
                 )
             await asyncio.sleep(_RETRY.delay(failures))
+
+
+async def warn_of_eviction(client: RedisClient) -> None:
+    """`refuse_eviction` as a warning, for workers that take a server as it is; silent when it does not answer."""
+    try:
+        await refuse_eviction(client)
+    except ConfigError as error:
+        logger.warning("%s", error)
+    except StoreError as error:
+        logger.debug("the jobs server's eviction policy is not known (%s)", type(error).__name__)
 
 
 async def refuse_eviction(client: RedisClient) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis as blocking_redis
 
-from aioinfra.clock import SYSTEM_CLOCK, Clock
+from aioinfra.clock import Clock, ServerClock
 from aioinfra.connection.pool import RedisClient, Script, translate
 from aioinfra.errors import StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
@@ -36,8 +36,8 @@ def server_clock() -> int:
 
 
 def script_time(clock: Clock) -> Callable[[], int]:
-    """What tells scripts the time: the server's own clock, unless this one is not the machine's."""
-    return server_clock if clock is SYSTEM_CLOCK else lambda: int(clock.time() * 1000)
+    """What tells scripts the time: the server's own clock, unless a virtual one rules it."""
+    return clock.server_ms if isinstance(clock, ServerClock) else server_clock
 
 
 _LOOK_LIMIT = 2_000

@@ -54,7 +54,7 @@ class VirtualClock:
         self._flows = flows
         self._origin = self._now = time.monotonic()
         self._real = self._origin
-        self._wall = float(start)
+        self._start = self._wall = float(start)
         self._loop: Any = None
         self._threads = threading.Condition()
         self._waiting: dict[int, float] = {}  # thread to the time at which it wants to go on
@@ -65,6 +65,10 @@ class VirtualClock:
     def time(self) -> float:
         """Unix seconds, by the wall clock that `set_wall` may move."""
         return self._wall + self.monotonic() - self._origin
+
+    def server_ms(self) -> int:
+        """Unix milliseconds as a server's clock would say: advanced with this one, but not moved by `set_wall`."""
+        return int((self._start + self.monotonic() - self._origin) * 1000)
 
     def monotonic(self) -> float:
         """Seconds that never go back; also the loop's time while the clock drives it."""
@@ -115,11 +119,15 @@ class VirtualClock:
         for timer in loop._scheduled:  # noqa: SLF001 - all keep their order, so the heap stays one
             timer._when -= behind  # noqa: SLF001 - as above
 
-    async def advance(self, seconds: float) -> None:
+    async def advance(self, seconds: float, *, patience: float = 0.0) -> None:
         """Move on by ``seconds``, stopping at each timer on the way until what it started has come to rest.
 
-        At rest means that no callback is ready: an answer from a server may still be on its way; see `until`.
+        At rest means that no callback is ready: an answer from a server may still be on its way.
         Threads that wait with `wait` and are due have come back to wait, or ended, when this returns.
+
+        Args:
+            seconds: virtual ones.
+            patience: real seconds that answers of servers get at each stop, before time outs go on.
 
         Raises:
             InvalidArgument: time does not go back.
@@ -131,6 +139,8 @@ class VirtualClock:
         await self._rest()
         while (due := self._next_due()) is not None and due <= end:
             await self._go_to(due)
+            if patience:
+                await self._holds(lambda: False, patience)
         await self._go_to(end)
 
     async def jump(self, seconds: float) -> None:

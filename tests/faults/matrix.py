@@ -47,6 +47,13 @@ ROWS = (
         ),
     ),
     Row(
+        4,
+        "The server takes no commands",
+        "CLIENT PAUSE, of writes and of everything",
+        "as in 2; no job lost or run twice",
+        (_FAULTS + "test_pause.py",),
+    ),
+    Row(
         5,
         "The server crashes during enqueues",
         "SIGKILL under 20 producers, again and again",
@@ -88,6 +95,13 @@ ROWS = (
         ),
     ),
     Row(
+        9,
+        "A job blocks its worker's event loop",
+        "time.sleep for longer than the lease",
+        "a thread keeps the lease: the job runs once",
+        ("tests/jobs/test_crash.py::test_blocked_stopped_and_poisoned_workers",),
+    ),
+    Row(
         13,
         "The network misbehaves",
         "seven toxics and partitions, by a proxy",
@@ -102,6 +116,23 @@ ROWS = (
         (_FAULTS + "test_cancel.py",),
     ),
     Row(
+        15,
+        "The server is out of memory",
+        "CONFIG SET maxmemory under load, noeviction",
+        "the cache answers from memory, enqueues raise StoreFull, stored jobs run to their recorded ends",
+        (_FAULTS + "test_memory_full.py",),
+    ),
+    Row(
+        16,
+        "The server may evict",
+        "maxmemory-policy allkeys-lru",
+        "workers of a Service refuse it, ArqWorker warns",
+        (
+            "tests/test_service.py::test_a_server_that_evicts_is_refused_for_jobs",
+            "tests/jobs/test_arq_dropin.py::test_a_server_that_evicts_is_warned_of",
+        ),
+    ),
+    Row(
         17,
         "The server refuses",
         "LOADING, READONLY, NOREPLICAS, MISCONF, NOAUTH, NOPERM, OOM, ... by a fake in front",
@@ -114,6 +145,13 @@ ROWS = (
         "nothing listens, it comes later",
         "applications and workers start, the cache answers from memory; recovered within 2 s",
         (_FAULTS + "test_absent_at_boot.py",),
+    ),
+    Row(
+        24,
+        "The wall clock jumps",
+        "by an hour, ahead and back",
+        "no job early or late, each cron tick once",
+        (_FAULTS + "test_clock_jump.py",),
     ),
     Row(
         25,

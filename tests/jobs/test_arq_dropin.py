@@ -821,3 +821,14 @@ async def test_the_engine_connects_where_arqs_pool_does(options: dict[str, Any],
 async def test_what_a_url_cannot_say_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="redis_settings"):
         url_of_pool(ArqRedis(**option))
+
+
+async def test_a_server_that_evicts_is_warned_of(
+    own_server: OwnServerFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_server("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+    settings = RedisSettings(unix_socket_path=str(server.socket_path))
+    worker = ArqWorker([_ok], redis_settings=settings, burst=True, handle_signals=False)
+    async with burst(worker):
+        [line] = [record.getMessage() for record in caplog.records if "allkeys-lru" in record.getMessage()]
+        assert "noeviction" in line

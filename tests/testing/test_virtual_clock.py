@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
@@ -161,8 +161,12 @@ async def test_retries_a_day_apart_run_in_seconds(valkey_url: str, prefix: str) 
                 raise OSError("not yet")
             return 7
 
-        def tried(times: int) -> Callable[[], bool]:
-            return lambda: len(runs) >= times
+        def tried(times: int) -> Callable[[], Awaitable[bool]]:
+            async def recorded() -> bool:
+                held = await redis.execute("EXISTS", f"arq:in-progress:{job.id}")
+                return len(runs) >= times and not held
+
+            return recorded
 
         client = flaky.client = JobClient(redis)
         job = await flaky.delay()

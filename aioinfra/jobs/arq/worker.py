@@ -22,6 +22,7 @@ from aioinfra.jobs.arq.compose import compose, engine_of_tasks, stand_ins
 from aioinfra.jobs.arq.duties import HEARTBEAT, beating, cancel_aborted, surviving
 from aioinfra.jobs.arq.settings import EngineOptions, url_of_pool
 from aioinfra.jobs.context import ProgressSink
+from aioinfra.jobs.eviction import warn_of_eviction
 from aioinfra.jobs.job import Outcome, Released, Retried, Run, Succeeded
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.uncancelled import uncancelled
@@ -131,6 +132,8 @@ class ArqWorker(arq.worker.Worker):
             await log_redis_info(self.pool, logger.info)
         except (RedisError, OSError) as error:  # it may be forbidden, or the server be away for now
             logger.info("no information about redis: %s", type(error).__name__)
+        if self._url is None:  # a service refuses such a server at its start
+            await warn_of_eviction(client)
         self._heed_stop()
         self.ctx["redis"] = self.pool
         if self.on_startup:
