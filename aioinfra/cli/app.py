@@ -7,6 +7,7 @@ import typer
 from aioinfra import __version__
 from aioinfra.cli.bench import bench
 from aioinfra.cli.demo.command import demo
+from aioinfra.cli.jobs import jobs
 from aioinfra.cli.worker import worker
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command()(bench)
 app.command()(demo)
 app.command()(worker)
+app.add_typer(jobs, name="jobs")
 
 
 def _print_version(wanted: bool) -> None:

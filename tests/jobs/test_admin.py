@@ -6,7 +6,6 @@ import asyncio
 import json
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -155,20 +154,17 @@ class TestDeadLetters:
             "letters.SLICE = 10\n"
             "async def main():\n"
             "    async with RedisClient(sys.argv[1]) as redis:\n"
-            "        print('begins', flush=True)\n"
             "        await JobAdmin(redis).dead.requeue_all(sys.argv[2])\n"
             "asyncio.run(main())\n"
         )
-        child = subprocess.Popen(
-            [sys.executable, "-c", program, redis_url, queue], cwd=ROOT, stdout=subprocess.PIPE
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, redis_url, queue, cwd=ROOT
         )
         try:
             await until(lambda: redis.execute("EXISTS", queue), every=0.001)
-            child.send_signal(signal.SIGKILL)
-            child.communicate(timeout=10)
         finally:
             child.kill()
-            child.wait(10)
+            assert await child.wait() == -signal.SIGKILL
         queued = {one.decode() for one in await redis.execute("ZRANGE", queue, 0, -1)}
         listed = {one.decode() for one in await redis.execute("ZRANGE", f"aioinfra:dead:{queue}", 0, -1)}
         payloads = await redis.pipeline([("EXISTS", f"arq:job:{one}") for one in sorted(ids)])
@@ -451,7 +447,8 @@ class TestJobs:
         await redis.execute("SET", f"arq:job:{ids['large']}", '["' + "x" * 50_000, "EX", 60)
         await redis.execute("SADD", f"arq:job:{ids['wrong-type']}", "x")
         await redis.execute("SADD", f"aioinfra:claim:{ids['expired']}", "x")
-        for score, job_id in enumerate([*ids.values(), queue.encode() + b"\xff\x1b[31m"]):
+        members: list[str | bytes] = [*ids.values(), queue.encode() + b"\xff\x1b[31m"]
+        for score, job_id in enumerate(members):
             await redis.execute("ZADD", queue, score or "-inf", job_id)
         page = await admin.jobs(queue)
         assert [(one.unreadable, one.task) for one in page.jobs] == [

@@ -397,11 +397,12 @@ class TestResume:
         assert await redis.execute("GET", queue) == b"x"
 
 
-@pytest.mark.parametrize("name", ["delete", "run_now", "list"])
+@pytest.mark.parametrize(
+    ("name", "args"), [("delete", ("a",)), ("run_now", (NOW, "a")), ("list", (NOW, 0, 9, 9, "", 9))]
+)
 async def test_a_queue_of_another_type_is_an_error_that_says_so(
-    redis: RedisClient, queue: str, name: str
+    redis: RedisClient, queue: str, name: str, args: tuple[Any, ...]
 ) -> None:
-    args = {"delete": ["a"], "run_now": [NOW, "a"], "list": [NOW, 0, 9, 9, "", 9]}[name]
     await redis.execute("SET", queue, "x", "EX", 60)
     with pytest.raises(WrongType):
         await run(redis, name, queue, *args)
