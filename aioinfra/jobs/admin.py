@@ -21,6 +21,7 @@ from aioinfra.jobs.letters import DeadLetters
 from aioinfra.jobs.listing import WHOLE, JobDetails, JobEntry, JobPage, details, entries
 from aioinfra.jobs.payload import MAX_PAYLOAD, JobCodec, JsonCodec
 from aioinfra.jobs.redis_store import (
+    ABORTS_KEY,
     IN_PROGRESS_PREFIX,
     PAUSED_KEY,
     RESULT_PREFIX,
@@ -29,8 +30,8 @@ from aioinfra.jobs.redis_store import (
     script,
     server_clock,
 )
+from aioinfra.jobs.store import AbortAnswer
 
-_ABORTS: Final = "arq:abort"
 _LOOK: Final = 1_000
 _MOST_SHOWN: Final = 10_000
 _MOST_PAGES: Final = 20
@@ -184,7 +185,7 @@ class JobAdmin:
             [
                 ("ZSCORE", queue, name),
                 ("EXISTS", IN_PROGRESS_PREFIX.encode() + name),
-                ("ZSCORE", _ABORTS, name),
+                ("ZSCORE", ABORTS_KEY, name),
                 ("GET", b"arq:retry:" + name),
                 ("GET", b"aioinfra:claim:" + name),
                 ("GETRANGE", b"arq:job:" + name, 0, MAX_PAYLOAD),
@@ -214,11 +215,10 @@ class JobAdmin:
         check_stored_id(job_id)
         if queue is not None:
             check_queue_name("queue", queue)
-        args: list[str | bytes | int] = [self._now(), job_id_bytes(job_id), queue or ""]
-        answer = await self._redis.run_script(script("abort"), [_ABORTS], args)
-        if not answer:
+        answer = await self._store.abort(job_id, queue)
+        if answer is AbortAnswer.UNKNOWN:
             raise JobNotFound(job_id)
-        return bool(answer != _ENDED)
+        return answer is not AbortAnswer.ENDED
 
     async def delete(self, queue: str, job_id: str) -> bool:
         """Delete a job that waits, with all that is kept of it; False when it runs, and was left alone.
@@ -248,7 +248,6 @@ class JobAdmin:
 
 
 _DONE: Final = 1
-_ENDED: Final = 3
 
 
 def _letter_of(status: JobStatus | str | None) -> str:

@@ -18,7 +18,7 @@ from aioinfra.clock import Clock, ServerClock
 from aioinfra.connection.pool import RedisClient, Script, translate
 from aioinfra.errors import StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
-from aioinfra.jobs.store import Added, ClaimRequest, DeadLetterData, FinishStatus
+from aioinfra.jobs.store import AbortAnswer, Added, ClaimRequest, DeadLetterData, FinishStatus
 
 RESULT_PREFIX = "arq:result:"
 IN_PROGRESS_PREFIX = "arq:in-progress:"
@@ -28,6 +28,7 @@ DEAD_LETTER_PREFIX = "aioinfra:dead-letter:"
 RECEIPT_PREFIX = "aioinfra:finished:"
 CLAIMED_PREFIX = "aioinfra:claimed:"
 PAUSED_KEY = "aioinfra:paused"
+ABORTS_KEY = "arq:abort"
 
 
 def server_clock() -> int:
@@ -158,6 +159,10 @@ class RedisJobStore:
         return {
             queue: QueueDepth(due, deferred, running) for queue, due, deferred, running in counts if due >= 0
         }
+
+    async def abort(self, job_id: str, queue: str | None) -> AbortAnswer:
+        args: list[str | bytes | int] = [self._now(), job_id_bytes(job_id), queue or ""]
+        return AbortAnswer(await self._client.run_script(script("abort"), [ABORTS_KEY], args))
 
     async def set_progress(self, job_id: str, progress: bytes) -> None:
         await self._client.execute("SET", _key(PROGRESS_PREFIX, job_id), progress, "EX", _PROGRESS_TTL)

@@ -73,6 +73,17 @@ class FinishStatus(Enum):
     """The store could not be told. The job runs again when its lease ends."""
 
 
+class AbortAnswer(IntEnum):
+    """What became of a request to abort a job; the numbers of abort.lua."""
+
+    UNKNOWN = 0
+    """There is no such job. Nothing was written."""
+    WAITING = 1
+    RUNNING = 2
+    ENDED = 3
+    """It has ended. Nothing was written."""
+
+
 class JobStore(Protocol):
     """Where jobs live. Implementations: `RedisJobStore`."""
 
@@ -111,6 +122,10 @@ class JobStore(Protocol):
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """How full the queues are. Repeatable."""
+        ...
+
+    async def abort(self, job_id: str, queue: str | None) -> AbortAnswer:
+        """Ask for a job to be aborted; one that waits is due at once if its queue is given. Repeatable."""
         ...
 
     async def set_progress(self, job_id: str, progress: bytes) -> None:
