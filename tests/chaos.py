@@ -4,7 +4,8 @@
     python -m tests.chaos --rows 1,5 --seeds 100
     python -m tests.chaos --minutes 30          start nothing new after that; say it again to go on
 
-What has passed is remembered in .chaos/, for the sources as they are: a changed line starts anew. The table goes
+What has passed is remembered in .chaos/, for the sources as they are: a changed line starts anew. So is what pytest
+said of a failure. The table goes
 to docs/reliability.md; a failure prints the command that replays it, and the run ends with 1.
 """
 
@@ -142,6 +143,8 @@ def run(wanted: Slice) -> Slice:
             output, status = "", -1
         counts = _counts(report)
     failed = max(counts["failures"] + counts["errors"], int(status != 0))
+    if failed:
+        keep(wanted, output)
     return Slice(
         wanted.sources,
         wanted.test,
@@ -152,6 +155,13 @@ def run(wanted: Slice) -> Slice:
         seconds=round(time.monotonic() - began, 1),
         replay=re.findall(r"^python -m pytest .*--seed \d+$", output, re.MULTILINE),
     )
+
+
+def keep(failed: Slice, output: str) -> None:
+    """What pytest said of a slice that failed, beside the results."""
+    STATE.parent.mkdir(exist_ok=True)
+    name = re.sub(r"\W+", "-", f"{Path(failed.test).stem} {failed.test.partition('::')[2]} {failed.seeds}")
+    (STATE.parent / f"{name[:150]}.txt").write_text(output, encoding="utf-8")
 
 
 def _counts(report: Path) -> dict[str, int]:

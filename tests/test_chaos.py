@@ -66,8 +66,11 @@ def test_a_slice_counts_what_ran_and_finds_the_replay(
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["aioinfra.testing.pytest_plugin"]\n')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(chaos, "ROOT", tmp_path)
+    monkeypatch.setattr(chaos, "STATE", tmp_path / "state" / "slices.jsonl")
     ran = chaos.run(chaos.Slice("x", "test_it.py", "1-5"))
     assert (ran.passed, ran.failed) == (4, 1)
     [command] = ran.replay
     assert command.endswith("--seed 3")
+    [kept] = (tmp_path / "state").glob("*.txt")
+    assert "assert 3 != 3" in kept.read_text()
     assert chaos.run(chaos.Slice("x", "test_gone.py", "1-5")).failed == 1
