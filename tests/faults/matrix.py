@@ -81,6 +81,7 @@ ROWS = (
         (
             _FAULTS + "test_worker_signals.py::"
             "test_a_worker_told_to_end_lets_what_it_can_end_and_gives_back_the_rest",
+            _FAULTS + "test_rolling_restart.py",
             "tests/jobs/test_worker_command.py",
         ),
     ),
