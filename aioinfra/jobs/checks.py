@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aioinfra.errors import InvalidArgument
@@ -29,6 +29,19 @@ def check_request(request: JobRequest[Any]) -> None:
     check_priority(request.priority)
     check_name("queue", request.queue)
     check_name("job_id", request.job_id)
+
+
+def check_requests(requests: Sequence[JobRequest[Any]]) -> None:
+    """Refuse what is no list of requests that a worker could run. Raises InvalidArgument before any I/O."""
+    check_is_list(requests)
+    for request in requests:
+        check_request(request)
+
+
+def check_is_list(requests: object) -> None:
+    """Raise InvalidArgument unless it is a list, or another sequence but text."""
+    if isinstance(requests, str | bytes) or not isinstance(requests, Sequence):
+        raise InvalidArgument("requests", "must be a list of JobRequests")
 
 
 def _check_text_keys(argument: str, value: object) -> None:

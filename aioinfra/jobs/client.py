@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument
-from aioinfra.jobs.checks import check_name, check_stored_id
+from aioinfra.jobs.checks import check_name, check_request, check_requests, check_stored_id
 from aioinfra.jobs.dead import DeadLetter, read_dead_letters
 from aioinfra.jobs.enqueue import DEFAULT_OPTIONS, ClientOptions, Enqueuer
 from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest, QueueDepth
 from aioinfra.jobs.locate import JobLocator
+from aioinfra.jobs.middleware import around_enqueue, enqueue_many, layers_with
 from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.payload import JobCodec, JsonCodec
 from aioinfra.jobs.redis_store import RedisJobStore, script_time
@@ -48,6 +49,8 @@ class JobClient:
         observer: JobObserver | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._layers = layers_with("enqueue", options.middleware)
+        self._around_store = around_enqueue(self._layers, self._store_one)
         codec = codec or JsonCodec()
         self._options = options
         self._redis = redis
@@ -67,7 +70,14 @@ class JobClient:
             EnqueueUncertain: it is not known whether the job was stored.
             StoreUnavailable, StoreFull, StoreDenied, WrongType: it was not stored.
             Overloaded: too many enqueues wait already; it was not stored.
+            Exception: whatever a middleware raises.
         """
+        if self._layers:
+            check_request(request)
+            return await self._around_store(request)
+        return await self._store_one(request)
+
+    async def _store_one(self, request: JobRequest[R]) -> JobHandle[R]:
         stored, created = await self._enqueuer.one(request)
         queue = stored.queue
         if not created:  # the id is taken, maybe on another queue
@@ -83,6 +93,12 @@ class JobClient:
             Else as `enqueue`. What is wrong with a request is found before any is stored; after an error of the
             server some may be, and the error says how many.
         """
+        if self._layers:
+            check_requests(requests)
+            return await enqueue_many(self._layers, requests, self._store_many)
+        return await self._store_many(requests)
+
+    async def _store_many(self, requests: Sequence[JobRequest[R]]) -> list[JobHandle[R]]:
         answers = await self._enqueuer.many(requests)
         taken = [(stored.queue, stored.job_id) for stored, created in answers if not created]
         found = iter(await self._locator.queues(taken))

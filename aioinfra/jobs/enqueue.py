@@ -27,9 +27,10 @@ from aioinfra.errors import (
     StoreUnavailable,
     WrongType,
 )
-from aioinfra.jobs.checks import check_name, check_request
+from aioinfra.jobs.checks import check_is_list, check_name, check_request
 from aioinfra.jobs.due import DueTimes
 from aioinfra.jobs.job import NONCE_HEADER, QUEUE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
+from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.payload import JobCodec, JsonCodec, check_keys
 from aioinfra.jobs.routing import DEFAULT_QUEUE, NO_ROUTES, Routes
@@ -52,6 +53,7 @@ class ClientOptions:
     Attributes:
         default_queue: for requests that name none and match no route.
         routes: queues of requests that name none, by their task's name.
+        middleware: stands around every enqueue of the client, the first one outermost.
         timeout: seconds from the call within which an enqueue is stored or raises, its wait behind other
             enqueues and its repeats included.
         batch: bounds of one enqueue script call, and of what may wait behind it.
@@ -61,11 +63,13 @@ class ClientOptions:
     timeout: float = 2.0
     batch: BatchLimits = field(default_factory=lambda: BatchLimits(max_items=500))
     routes: Routes = NO_ROUTES
+    middleware: Sequence[JobMiddleware] = ()
 
     def __post_init__(self) -> None:
         check_name("default_queue", self.default_queue)
         if not isinstance(self.routes, Routes):
             raise InvalidArgument("routes", "must be Routes")
+        check_middleware("middleware", self.middleware)
         value: object = self.timeout
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InvalidArgument("timeout", "must be a finite number of seconds above 0")
@@ -124,9 +128,7 @@ class Enqueuer:
 
     async def many(self, requests: Sequence[JobRequest[Any]]) -> list[tuple[StoredRequest, bool]]:
         """Store many jobs, in order. Raises as `JobClient.enqueue_many`."""
-        given: object = requests
-        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-            raise InvalidArgument("requests", "must be a list of JobRequests")
+        check_is_list(requests)
         headers = self._headers()
         stored = [self._encode(request, headers) for request in requests]
         created: list[bool] = []

@@ -166,6 +166,7 @@ class Run:
         settled: its finish was handed in; the claim may not change any more.
         started_ms, finished_ms: unix milliseconds by this machine's clock.
         local: whatever the runnable keeps from one step to the next.
+        seen: the JobContext that hooks and middleware were given, if there are some.
     """
 
     claim: Claim
@@ -178,6 +179,7 @@ class Run:
     started_ms: int = 0
     finished_ms: int = 0
     local: Any = None
+    seen: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from aioinfra.jobs.claim import Claimer
 from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.lease import LeaseKeeper
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.run import JobRunner
+from aioinfra.jobs.surround import Runner
 from aioinfra.jobs.wake import Wake
 
 
@@ -17,7 +17,7 @@ class WorkerParts:
     """What a `JobWorker` works with, and ends in its `JobWorker.run`."""
 
     claimer: Claimer
-    runner: JobRunner
+    runner: Runner
     finisher: Finisher
     wake: Wake
     leases: LeaseKeeper

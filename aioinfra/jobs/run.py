@@ -111,7 +111,7 @@ class JobRunner:
         run.started_ms = int(time.time() * 1000)
         outcome = self._outcome_before(run)
         runnable = self._runnables.get(run.job.function)
-        scope = context.open_scope(_context_of(run))
+        scope = context.open_scope(scope_of(run))
         try:
             seconds = None
             if outcome is None:
@@ -236,7 +236,7 @@ class JobRunner:
             logger.exception("job %r: its log failed", run.claim.job_id)
 
 
-def _context_of(run: Run) -> dict[str, str]:
+def scope_of(run: Run) -> dict[str, str]:
     """What the run's log lines carry: the enqueuer's correlation id, if it is sound, and the job's own.
 
     A job that nobody's request asked for is the start of its own story: its retries and nested jobs share its id.
