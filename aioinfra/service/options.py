@@ -9,6 +9,7 @@ from typing import Final
 from aioinfra.config import Settings
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
+from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.routing import Routes
 
 
@@ -27,6 +28,7 @@ class ServiceOptions:
             service opens, or of plain modules.
         routes: queues of tasks that name none, by patterns of their names: ``{"shop.mail.*": "email"}``. The
             first that matches wins, in the order given; see `Routes`.
+        middleware: around every enqueue and run of its tasks, the first one outermost; see `JobMiddleware`.
         process_default: whether `cached`, `task` and the like use this service while it is open; of several
             services that are open at once in a process, one may.
     """
@@ -40,11 +42,13 @@ class ServiceOptions:
     process_default: bool = True
     autodiscover: Sequence[str] = ()
     routes: Mapping[str, str] = field(default_factory=dict)
+    middleware: Sequence[JobMiddleware] = ()
 
     def __post_init__(self) -> None:
         for argument in ("include", "autodiscover"):
             check_modules(argument, getattr(self, argument))
         Routes(self.routes)
+        check_middleware("middleware", self.middleware)
         if self.queues:
             QueueOptions(self.queues)
 

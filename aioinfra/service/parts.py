@@ -77,7 +77,8 @@ async def open_parts(
     jobs_redis = await stack.enter_async_context(RedisClient(jobs_url, pool))
     cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=CacheMetrics(metrics))
     await stack.enter_async_context(cache)
-    jobs = JobClient(jobs_redis, options=ClientOptions(routes=Routes(options.routes)), observer=observer)
+    client = ClientOptions(routes=Routes(options.routes), middleware=options.middleware)
+    jobs = JobClient(jobs_redis, options=client, observer=observer)
     stack.push_async_callback(jobs.aclose)
     return Parts(settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis)
 

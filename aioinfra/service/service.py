@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
@@ -19,6 +20,8 @@ from aioinfra.errors import ConfigError, LifecycleError
 from aioinfra.jobs.arq import ArqWorker
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.eviction import await_safe_server
+from aioinfra.jobs.hooks import EndHook, JobHooks, LifeHook, StartHook, check_hook
+from aioinfra.jobs.middleware import JobMiddleware
 from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task
 from aioinfra.metrics.observers import JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
@@ -31,10 +34,13 @@ from aioinfra.service.options import (
 )
 from aioinfra.service.parts import Parts, install_defaults, open_parts, set_up_logging
 from aioinfra.service.tasks import TaskCollection
-from aioinfra.service.worker import engine_options, queue_weights, run_to_end
+from aioinfra.service.worker import engine_options, queue_weights, run_to_end, with_hooks
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LifeHookT = TypeVar("LifeHookT", bound=LifeHook)
+StartHookT = TypeVar("StartHookT", bound=StartHook)
+EndHookT = TypeVar("EndHookT", bound=EndHook)
 
 logger = logging.getLogger("aioinfra.service")
 
@@ -56,6 +62,7 @@ class Service:
         self._options = options
         self._tasks = TaskCollection()
         self._packages: list[str] = []
+        self._hooks = JobHooks()
         self._open: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self.metrics = MetricsRegistry()
@@ -70,6 +77,7 @@ class Service:
         queues: Mapping[str, int] | None = None,
         routes: Mapping[str, str] | None = None,
         cache_ttl: float = 300.0,
+        middleware: Sequence[JobMiddleware] = (),
     ) -> Service:
         """A service whose settings come from the environment when it opens. No I/O now.
 
@@ -79,13 +87,19 @@ class Service:
             queues: weights of its queues.
             routes: queues of tasks that name none: ``{"shop.mail.*": "email"}``; see `ServiceOptions`.
             cache_ttl: seconds that cached values live unless a call says otherwise.
+            middleware: around every enqueue and run of its tasks.
 
         Raises:
             InvalidArgument: names what does not fit.
         """
         return cls(
             ServiceOptions(
-                include, queues or {}, cache_ttl=cache_ttl, autodiscover=autodiscover, routes=routes or {}
+                include,
+                queues or {},
+                cache_ttl=cache_ttl,
+                autodiscover=autodiscover,
+                routes=routes or {},
+                middleware=middleware,
             )
         )
 
@@ -204,6 +218,32 @@ class Service:
         """
         return await self._opened().health()
 
+    # Hooks of its workers: see `JobHooks` for when they are called, and register them before the worker is made
+
+    def on_startup(self, hook: LifeHookT) -> LifeHookT:
+        """Decorator: call it when a worker starts, before it claims anything. An error ends the worker."""
+        check_hook("on_startup", hook)
+        self._hooks.startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: LifeHookT) -> LifeHookT:
+        """Decorator: call it when a worker has ended; the last one registered is called first."""
+        check_hook("on_shutdown", hook)
+        self._hooks.shutdown.append(hook)
+        return hook
+
+    def on_job_start(self, hook: StartHookT) -> StartHookT:
+        """Decorator: call it with the `JobContext` before a job's task. An error is logged, and the job goes on."""
+        check_hook("on_job_start", hook)
+        self._hooks.start.append(hook)
+        return hook
+
+    def on_job_end(self, hook: EndHookT) -> EndHookT:
+        """Decorator: call it with the `JobContext` and the `Outcome` of a job that was started."""
+        check_hook("on_job_end", hook)
+        self._hooks.end.append(hook)
+        return hook
+
     # Workers
 
     def worker(self, setup: WorkerSetup = DEFAULT_SETUP, **settings: Any) -> ArqWorker:
@@ -221,14 +261,15 @@ class Service:
         if not self._tasks.by_name:
             raise ConfigError("the service has no tasks: name their modules in include=[...]")
         weights = queue_weights(self.tasks, opened.jobs.queue_of, self._options.queues, setup)
+        engine = engine_options(setup, weights, self._job_metrics)
         return ArqWorker.from_tasks(
             self.tasks,
             opened.jobs_url,
-            engine=engine_options(setup, weights, self._job_metrics),
+            engine=replace(engine, middleware=self._options.middleware, hooks=self._hooks),
             progress=opened.record_progress,
             concurrency=setup.concurrency,
             burst=setup.burst,
-            **settings,
+            **with_hooks(settings, self._hooks),
         )
 
     async def run_worker(self, setup: WorkerSetup = DEFAULT_SETUP) -> int:

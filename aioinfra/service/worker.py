@@ -9,6 +9,7 @@ from typing import Any
 
 from aioinfra.jobs.arq import ArqWorker, EngineOptions
 from aioinfra.jobs.claim import QueueOptions
+from aioinfra.jobs.hooks import JobHooks
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.run import RunOptions
@@ -55,6 +56,29 @@ def queue_weights(
     for queue in setup.queues.keys() - weights.keys():
         logger.warning("no task of the service names the queue %r, which this worker is to serve", queue)
     return dict(setup.queues)
+
+
+def with_hooks(settings: Mapping[str, Any], hooks: JobHooks) -> dict[str, Any]:
+    """arq's settings with the service's startup hooks after their own, and its shutdown hooks before their own."""
+    startup, shutdown = settings.get("on_startup"), settings.get("on_shutdown")
+    begun = False
+
+    async def on_startup(ctx: dict[Any, Any]) -> None:
+        nonlocal begun
+        if startup is not None:
+            await startup(ctx)
+        begun = True
+        await hooks.starting()
+
+    async def on_shutdown(ctx: dict[Any, Any]) -> None:
+        nonlocal begun
+        if begun:  # a worker may be closed that never began
+            begun = False
+            await hooks.stopping()
+        if shutdown is not None:
+            await shutdown(ctx)
+
+    return {**settings, "on_startup": on_startup, "on_shutdown": on_shutdown}
 
 
 async def run_to_end(worker: ArqWorker) -> int:

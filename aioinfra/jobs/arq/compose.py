@@ -23,6 +23,7 @@ from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.job import Claim, Outcome, Run
 from aioinfra.jobs.joblog import ServiceLog
 from aioinfra.jobs.lease import LeaseKeeper
+from aioinfra.jobs.middleware import layers_with
 from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.payload import JsonCodec
@@ -30,6 +31,7 @@ from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
 from aioinfra.jobs.routing import DEFAULT_QUEUE
 from aioinfra.jobs.run import JobRunner, RunOptions
+from aioinfra.jobs.surround import HookedRunner, Runner, SurroundedRunnable
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.wake import Wake
 from aioinfra.jobs.worker import JobWorker, WorkerOptions
@@ -74,11 +76,11 @@ def _runner(
     store: RedisJobStore,
     finisher: Finisher,
     observer: JobObserver,
-) -> JobRunner:
+) -> Runner:
     functions: Mapping[str, Runnable] = {
         name: ArqRunnable(worker, function) for name, function in worker.functions.items()
     }
-    return JobRunner(
+    runner = JobRunner(
         {**functions, **engine.runnables},
         engine.codec or ArqCodec(worker.job_serializer, worker.job_deserializer),
         finisher,
@@ -87,6 +89,7 @@ def _runner(
         log=engine.log or ArqLog(worker.functions.get, worker.log_results),
         options=engine.runs or RunOptions(unknown_task_grace=0, bury_unreadable=False),
     )
+    return HookedRunner(runner, engine.hooks) if engine.hooks.end else runner
 
 
 def _lease_keeper(engine: EngineOptions, client: RedisClient, observer: JobObserver) -> LeaseKeeper:
@@ -115,11 +118,22 @@ def engine_of_tasks(
     return replace(
         engine,
         codec=engine.codec or JsonCodec(),
-        runnables={task.name: TaskRunnable(task, threads, progress) for task in tasks},
+        runnables={task.name: _runnable(task, engine, threads, progress) for task in tasks},
         log=engine.log or ServiceLog(),
         runs=engine.runs or RunOptions(),
         queues=engine.queues or _weights_of(tasks),
     )
+
+
+def _runnable(
+    task: Task[..., Any], engine: EngineOptions, threads: anyio.CapacityLimiter, progress: ProgressSink
+) -> Runnable:
+    """How the engine runs a task: with nothing around it if there is nothing to be around it."""
+    runnable = TaskRunnable(task, threads, progress)
+    layers = layers_with("run", engine.middleware)
+    if not layers and not engine.hooks.of_jobs:
+        return runnable
+    return SurroundedRunnable(runnable, layers, engine.hooks, progress)
 
 
 def stand_ins(tasks: Sequence[Task[..., Any]]) -> list[arq.worker.Function]:

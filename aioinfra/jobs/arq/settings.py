@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,7 +15,9 @@ from aioinfra.connection.pool import PoolOptions
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.execute import Runnable
+from aioinfra.jobs.hooks import NO_HOOKS, JobHooks
 from aioinfra.jobs.lease import LeaseOptions
+from aioinfra.jobs.middleware import JobMiddleware
 from aioinfra.jobs.observer import JobObserver, SilentObserver
 from aioinfra.jobs.payload import JobCodec
 from aioinfra.jobs.run import JobLog, RunOptions
@@ -34,6 +36,7 @@ class EngineOptions:
         grace: seconds that running jobs get on SIGTERM; None: arq's ``job_completion_wait``.
         codec: how jobs are written; None: arq's serialisers.
         runnables: tasks that are not arq functions, by name.
+        middleware, hooks: around the runs of tasks, and told of them; arq's functions have arq's own hooks.
         observer, log: told of every run.
         pool: bounds of the engine's connections.
         clock: whose time makes jobs due and leases lapse: the server's and this machine's, but in tests.
@@ -46,6 +49,8 @@ class EngineOptions:
     grace: float | None = None
     codec: JobCodec | None = None
     runnables: Mapping[str, Runnable] = field(default_factory=dict)
+    middleware: Sequence[JobMiddleware] = ()
+    hooks: JobHooks = NO_HOOKS
     observer: JobObserver = field(default_factory=SilentObserver)
     log: JobLog | None = None
     pool: PoolOptions = field(default_factory=lambda: PoolOptions(max_connections=8))
