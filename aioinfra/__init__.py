@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aioinfra.jobs.context import JobContext
     from aioinfra.jobs.handle import JobHandle
     from aioinfra.jobs.job import JobStatus
+    from aioinfra.jobs.limits import SoftTimeLimit
     from aioinfra.jobs.retry import Retry
     from aioinfra.jobs.task import task
     from aioinfra.logs.setup import get_logger, setup_logging
@@ -40,6 +41,7 @@ _HOMES = {
     "RedisClient": "aioinfra.connection.pool",
     "Retry": "aioinfra.jobs.retry",
     "Service": "aioinfra.service",
+    "SoftTimeLimit": "aioinfra.jobs.limits",
     "WarmOptions": "aioinfra.cache.warm",
     "bound": "aioinfra.context",
     "cached": "aioinfra.cache.decorator",
@@ -63,6 +65,7 @@ __all__ = [
     "RedisClient",
     "Retry",
     "Service",
+    "SoftTimeLimit",
     "WarmOptions",
     "bound",
     "cached",

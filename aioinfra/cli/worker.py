@@ -34,6 +34,10 @@ def worker(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port of the loopback.")
     ] = None,
+    process_slots: Annotated[
+        int | None,
+        typer.Option(min=1, help='Processes for tasks with run_in="process"; all CPUs by default.'),
+    ] = None,
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C: claims stop, running jobs get their grace, the rest is given back."""
     from aioinfra.cli.target import load_target
@@ -43,7 +47,7 @@ def worker(
     try:
         found = load_target(target)
         if isinstance(found, Service):
-            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst)
+            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst, process_slots)
             asyncio.run(_run_service(found, setup, metrics_port))
         else:
             if queues is not None or metrics_port is not None:

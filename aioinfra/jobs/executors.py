@@ -1,47 +1,38 @@
-"""Where a task's function runs: on the loop when it is async, in a thread when it is not."""
+"""Where a task's function runs: on the loop when it is async; else in a thread, or in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import anyio
-import anyio.to_thread
+import msgspec
 
+from aioinfra import context as correlation
 from aioinfra.errors import DecodeError
 from aioinfra.jobs.context import JobContext, ProgressSink
-from aioinfra.jobs.eager import resumed
-from aioinfra.jobs.job import Cancel, Failed, Outcome, Run
+from aioinfra.jobs.job import Failed, Outcome, Progress, Run
+from aioinfra.jobs.limits import limited
+from aioinfra.jobs.process_messages import Call
+from aioinfra.jobs.processes import JudgedElsewhere, ProcessPool
 from aioinfra.jobs.task import Task
+from aioinfra.jobs.threads import Threads
 
 
-async def limited(call: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
-    """Await a coroutine under its hard limit.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the tasks of one worker run, apart from its event loop.
 
-    The timer is set when the coroutine waits for the first time: many jobs end without waiting, and a timer
-    costs more than they do.
-
-    Raises:
-        TimeoutError: the limit is over; its cause shows where the coroutine was.
+    Attributes:
+        threads: for sync functions.
+        processes: for those that are to have a process, or None when there are none.
     """
-    if seconds is None:
-        return await call
-    ends = asyncio.get_running_loop().time() + seconds
-    try:
-        waiting = call.send(None)
-    except StopIteration as ended:
-        return ended.value
-    timer = asyncio.timeout_at(ends)
-    try:
-        async with timer:
-            return await resumed(call, waiting)
-    except TimeoutError as error:
-        if timer.expired():
-            raise TimeoutError(f"the hard limit of {seconds:g} s is over") from error.__cause__
-        raise
+
+    threads: Threads
+    processes: ProcessPool | None = None
 
 
 class TaskRunnable:
@@ -49,22 +40,25 @@ class TaskRunnable:
 
     Args:
         task: the task.
-        threads: bounds the threads of sync functions; shared by a worker's tasks.
+        places: where it may run; shared by a worker's tasks.
         progress: takes the jobs' progress.
     """
 
-    finishes_later = False
     keep_lease = 0.0
 
-    def __init__(self, task: Task[..., Any], threads: anyio.CapacityLimiter, progress: ProgressSink) -> None:
+    def __init__(self, task: Task[..., Any], places: Places, progress: ProgressSink) -> None:
+        options = task.task_options
         self.task = task
         self.name = task.name
-        self.keep_result = task.task_options.keep_result
-        self._policy = task.task_options.retry
-        self._limit = task.task_options.hard_limit
+        self.keep_result = options.keep_result
+        self.finishes_later = False
+        """True while a thread of the task goes on although its run has ended; see `after`."""
+        self._policy = options.retry
+        self._hard, self._soft = options.hard_limit, options.soft_limit
         self._plan = task.plan()
         self._is_async = task.is_async
-        self._threads = threads
+        self._threads = places.threads
+        self._processes = places.processes if options.run_in == "process" else None
         self._progress = progress
 
     def refuse(self, run: Run) -> Outcome | None:
@@ -77,53 +71,77 @@ class TaskRunnable:
         return None
 
     def call(self, run: Run) -> Awaitable[object]:
+        if self._processes is not None:
+            return self._in_process(run, self._processes)
         args, kwargs = run.local
         function: Callable[..., Coroutine[Any, Any, Any]] = (
             self.task.function if self._is_async else partial(self._in_thread, run)
         )
-        if self.task.context_parameter is None:
-            return limited(function(*args, **kwargs), self._limit)
+        if self.task.context_parameter is not None:
+            call = self.task.call_with_context(function, self._context(run), args, kwargs)
+        else:
+            call = function(*args, **kwargs)
+        # A thread keeps its limit by itself: it cannot be cancelled.
+        return limited(call, self._hard, self._soft) if self._is_async else call
+
+    def judge(self, error: BaseException, run: Run) -> Outcome:
+        if isinstance(error, JudgedElsewhere):
+            return error.outcome
+        return self._policy.judge(error, run.claim.attempt)
+
+    async def after(self, run: Run) -> None:
+        """Keep the slot of a run whose thread goes on."""
+        await self._threads.returned(run)
+        self.finishes_later = self._threads.holds(self.name)
+
+    def _context(self, run: Run) -> JobContext:
         claim, job = run.claim, run.job
-        context = JobContext(
+        return JobContext(
             claim.job_id, claim.queue, job.function, claim.attempt, claim.stalls,
             job.enqueued_ms / 1000, job.headers, self._progress,
         )  # fmt: skip
-        return limited(self.task.call_with_context(function, context, args, kwargs), self._limit)
-
-    def judge(self, error: BaseException, run: Run) -> Outcome:
-        return self._policy.judge(error, run.claim.attempt)
-
-    async def after(self, run: Run) -> None: ...
 
     async def _in_thread(self, run: Run, /, *args: Any, **kwargs: Any) -> Any:
-        call = partial(_without_exit, partial(self.task.function, *args, **kwargs))
-        # A task of its own holds the thread's place in the limiter: a thread cannot be stopped, so the run keeps
-        # its slot until it returns, over its limit or not.
-        thread = asyncio.ensure_future(anyio.to_thread.run_sync(call, limiter=self._threads))
+        ends = None if self._hard is None else time.monotonic() + self._hard
         try:
-            value = await asyncio.shield(thread)
-        except asyncio.CancelledError:
-            await asyncio.wait([thread])
-            if thread.cancelled():
-                raise
-            thread.exception()  # seen, also where the cancellation is what counts
-            if run.cause is not Cancel.RELEASE:
-                raise
-            value = (
-                thread.result()
-            )  # the worker only wanted to stop: what was done in time need not be done again
+            value = await self._threads.run(partial(self.task.function, *args, **kwargs), run, self._hard)
+        finally:
+            self.finishes_later = self.finishes_later or self._threads.holds(self.name)
         if inspect.isawaitable(value):  # a plain function that wraps an async one
-            return await value
+            left = None if ends is None else max(0.001, ends - time.monotonic())
+            return await limited(_awaited(value), left)
         return value
 
+    async def _in_process(self, run: Run, processes: ProcessPool) -> Any:
+        job_id = run.claim.job_id
 
-class TaskExitError(RuntimeError):
-    """A sync task called `sys.exit`, or raised KeyboardInterrupt: that ends the run, not the worker."""
+        async def tell(progress: Progress) -> None:
+            await self._progress(job_id, progress)
+
+        return await processes.run(self._message(run), self._hard, tell)
+
+    def _message(self, run: Run) -> Call:
+        claim, job = run.claim, run.job
+        args, kwargs = _as_json(run)
+        plain = {
+            name: value
+            for name, value in correlation.current().items()
+            if isinstance(value, str | int | float | bool)
+        }
+        return Call(
+            self.task.target, self.name, claim.job_id, claim.queue, claim.attempt, claim.stalls, job.enqueued_ms,
+            dict(job.headers), plain, args, kwargs, self._soft, self.keep_result != 0,
+        )  # fmt: skip
 
 
-def _without_exit(call: Callable[[], Any]) -> Any:
-    """Run in the thread: asyncio would carry these two out of the event loop, and the worker with them."""
-    try:
-        return call()
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise TaskExitError(f"the task raised {type(error).__name__}") from error
+def _as_json(run: Run) -> tuple[bytes, bytes]:
+    """The arguments in JSON: as they came, or written again where another codec has read them."""
+    job = run.job
+    if isinstance(job.raw, tuple) and all(isinstance(part, msgspec.Raw) for part in job.raw):
+        args, kwargs = job.raw
+        return bytes(args), bytes(kwargs)
+    return msgspec.json.encode(job.args), msgspec.json.encode(job.kwargs)
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value

@@ -26,6 +26,18 @@ ABORTED = "aioinfra.errors.JobAborted"
 """The type under which an aborted job's result stands."""
 
 
+class CarriedError(Exception):
+    """An error of another process, which left its record alone.
+
+    Args:
+        record: what is kept of it.
+    """
+
+    def __init__(self, record: ErrorRecord) -> None:
+        super().__init__(f"{record.type}: {record.message}")
+        self.record = record
+
+
 def printable(text: str) -> str:
     """Text that any encoder and any log takes: bytes that were not UTF-8 appear as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -37,6 +49,8 @@ def error_record(error: BaseException) -> ErrorRecord:
     The frames begin at the user's code. An error that was raised on its behalf, such as the hard limit's, shows
     the frames of its cause.
     """
+    if isinstance(error, CarriedError):
+        return error.record
     frames = _frames(_traceback_of(error))
     if not frames:
         cause = _cause_of(error)

@@ -10,9 +10,21 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_args,
+    overload,
+)
 
 from aioinfra.backoff import Backoff
+from aioinfra.codec.bounds import check_number
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.checks import check_name, check_priority
 from aioinfra.jobs.client import JobClient, default_client
@@ -26,6 +38,9 @@ from aioinfra.qualified_name import qualified_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Place = Literal["thread", "process"]
+"""Where a sync task may run."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
@@ -34,10 +49,13 @@ class TaskOptions:
     Attributes:
         queue: name of the queue, or None: the client's routes decide, else its default queue.
         retry: the retry policy.
-        hard_limit: seconds after which a run is cancelled, or None. A sync function's thread cannot be
-            stopped: it keeps its slot until it returns.
+        hard_limit: seconds after which a run is ended, or None. A coroutine is cancelled, a process is killed;
+            a thread cannot be stopped, and keeps its slot until it returns.
         keep_result: seconds for which the result is kept; 0 not at all, None for ever.
         priority: 0 to 100.
+        soft_limit: seconds after which `SoftTimeLimit` is raised inside the task, or None. Not in a thread,
+            where nothing can be raised from outside.
+        run_in: where a sync function runs, ``thread`` or ``process``; a coroutine runs on the worker's loop.
     """
 
     queue: str | None = None
@@ -45,6 +63,8 @@ class TaskOptions:
     hard_limit: float | None = 300.0
     keep_result: float | None = 3600.0
     priority: int = 0
+    soft_limit: float | None = None
+    run_in: Place = "thread"
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)
@@ -57,6 +77,35 @@ class TaskOptions:
         if self.hard_limit == 0:
             raise InvalidArgument("hard_limit", "must be positive, or None for no limit")
         check_priority(self.priority)
+        self._check_soft_limit()
+        if self.run_in not in get_args(Place):
+            raise InvalidArgument("run_in", "must be thread or process")
+
+    def _check_soft_limit(self) -> None:
+        if self.soft_limit is None:
+            return
+        check_number("soft_limit", self.soft_limit, 0.001, 1e9)
+        if self.hard_limit is not None and self.soft_limit >= self.hard_limit:
+            raise InvalidArgument("soft_limit", "must be less than hard_limit")
+
+    def check_function(self, function: Callable[..., Any]) -> None:
+        """Refuse a function that cannot run as these options say.
+
+        Raises:
+            InvalidArgument: names the option.
+        """
+        is_async = inspect.iscoroutinefunction(function)
+        if self.run_in == "process":
+            if is_async:
+                raise InvalidArgument(
+                    "run_in", "a coroutine runs on the worker's loop; make the function sync"
+                )
+            if "<" in function.__qualname__:
+                raise InvalidArgument("run_in", "a process cannot find a function that is inside another one")
+        elif self.soft_limit is not None and not is_async:
+            raise InvalidArgument(
+                "soft_limit", "nothing can be raised in a thread: make the task async, or run_in='process'"
+            )
 
 
 class Task(Generic[P, R]):
@@ -66,6 +115,7 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[..., Any], name: str, options: TaskOptions) -> None:
+        options.check_function(function)
         self.function = function
         self.name = name
         self.task_options = options
@@ -90,8 +140,14 @@ class Task(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether the function is a coroutine function; others run in a thread of the worker."""
+        """Whether the function is a coroutine function; others run in a thread or process of the worker."""
         return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def target(self) -> str:
+        """Where another process finds the function: ``package.module:name``."""
+        path = self.function.__qualname__
+        return f"{qualified_name(self.function).removesuffix(path)[:-1]}:{path}"
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> JobRequest[R]:
         """A request to run the task, for `JobClient.enqueue_many`.
@@ -234,6 +290,8 @@ def task(
     hard_limit: float | None = 300.0,
     keep_result: float | None = 3600.0,
     priority: int = 0,
+    soft_limit: float | None = None,
+    run_in: Place = "thread",
 ) -> TaskDecorator: ...
 
 
@@ -249,6 +307,8 @@ def task(
     hard_limit: float | None = 300.0,
     keep_result: float | None = 3600.0,
     priority: int = 0,
+    soft_limit: float | None = None,
+    run_in: Place = "thread",
 ) -> Any:
     """Make a function a task. Works with and without parentheses, on async and sync functions.
 
@@ -260,6 +320,10 @@ def task(
         hard_limit: seconds a run may take, or None.
         keep_result: seconds the result is kept; 0 not at all, None for ever.
         priority: 0 to 100 within its queue.
+        soft_limit: seconds after which `SoftTimeLimit` is raised inside the task, so that it can clean up before
+            its hard limit; for coroutines and for processes.
+        run_in: ``process`` runs a sync function in a process of the worker, where its hard limit can kill it;
+            it must be found under its name in its module.
 
     A parameter annotated `JobContext` is filled in by the worker and is not an argument of the job.
 
@@ -267,7 +331,7 @@ def task(
         InvalidArgument: names the parameter that is wrong.
     """
     policy = _policy(retry, retry_on, dont_retry_on)
-    options = TaskOptions(queue, policy, hard_limit, keep_result, priority)
+    options = TaskOptions(queue, policy, hard_limit, keep_result, priority, soft_limit, run_in)
     if function is None:
         return TaskDecorator(name, options)
     return _make_task(function, name, options)
@@ -284,6 +348,8 @@ class TaskSettings(TypedDict, total=False):
     hard_limit: float | None
     keep_result: float | None
     priority: int
+    soft_limit: float | None
+    run_in: Place
 
 
 def adopted_task(adopt: Callable[[Task[..., Any]], None], **settings: Unpack[TaskSettings]) -> TaskDecorator:

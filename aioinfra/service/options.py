@@ -11,6 +11,7 @@ from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.routing import Routes
+from aioinfra.jobs.supervised import Supervised
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,9 @@ class WorkerSetup:
         lease: seconds after which a killed worker's jobs run elsewhere.
         grace: seconds that running jobs get on SIGTERM.
         burst: end when the queues are empty.
+        process_slots: processes for tasks with ``run_in="process"``; None: as many as there are processors.
+        jobs_per_process: jobs after which such a process is replaced.
+        supervised: the supervisor of this worker process, or None.
     """
 
     queues: Mapping[str, int] | None = None
@@ -79,6 +83,9 @@ class WorkerSetup:
     lease: float = 15.0
     grace: float = 15.0
     burst: bool = False
+    process_slots: int | None = None
+    jobs_per_process: int = 1_000
+    supervised: Supervised | None = None
 
 
 DEFAULT_OPTIONS: Final = ServiceOptions()

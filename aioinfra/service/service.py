@@ -261,7 +261,7 @@ class Service:
         if not self._tasks.by_name:
             raise ConfigError("the service has no tasks: name their modules in include=[...]")
         weights = queue_weights(self.tasks, opened.jobs.queue_of, self._options.queues, setup)
-        engine = engine_options(setup, weights, self._job_metrics)
+        engine = engine_options(setup, weights, self._job_metrics, opened.settings)
         return ArqWorker.from_tasks(
             self.tasks,
             opened.jobs_url,
@@ -287,5 +287,7 @@ class Service:
 
         async def check(_ctx: dict[Any, Any]) -> None:
             await await_safe_server(self._opened().jobs_redis)
+            if setup.supervised is not None:
+                setup.supervised.ready()
 
-        return await run_to_end(self.worker(setup, on_startup=check))
+        return await run_to_end(self.worker(setup, on_startup=check), setup.supervised)

@@ -7,13 +7,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from aioinfra.config import Settings
 from aioinfra.jobs.arq import ArqWorker, EngineOptions
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.hooks import JobHooks
 from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.observer import JobObserver
+from aioinfra.jobs.process_messages import ChildSetup
+from aioinfra.jobs.processes import ProcessOptions
 from aioinfra.jobs.run import RunOptions
+from aioinfra.jobs.supervised import Supervised
 from aioinfra.jobs.task import Task
+from aioinfra.logs.setup import current_logging
 from aioinfra.service.options import WorkerSetup
 
 logger = logging.getLogger("aioinfra.service")
@@ -22,14 +27,34 @@ DEFAULT_WEIGHTS: Mapping[str, int] = {"reports": 5, "email": 3, "analytics": 2, 
 """Weights of queues that carry these names; others have 1."""
 
 
-def engine_options(setup: WorkerSetup, weights: Mapping[str, int], observer: JobObserver) -> EngineOptions:
+def engine_options(
+    setup: WorkerSetup, weights: Mapping[str, int], observer: JobObserver, settings: Settings
+) -> EngineOptions:
     """The engine's options for one worker."""
+    supervised = setup.supervised
     return EngineOptions(
         queues=QueueOptions(weights),
         lease=LeaseOptions(setup.lease),
         runs=RunOptions(),
         grace=setup.grace,
         observer=observer,
+        processes=ProcessOptions(setup.process_slots, setup.jobs_per_process, _same_logging(settings)),
+        on_stuck=None if supervised is None else supervised.leave,
+    )
+
+
+def _same_logging(settings: Settings) -> ChildSetup | None:
+    """Has a process child write its log lines as this process does; None where the application sees to logging."""
+    if current_logging() is None:
+        return None
+    return ChildSetup(
+        "aioinfra.logs.setup:setup_logging",
+        {
+            "log_level": settings.log_level,
+            "environment": settings.environment,
+            "log_format": settings.log_format,
+            "service_name": settings.service_name,
+        },
     )
 
 
@@ -81,8 +106,10 @@ def with_hooks(settings: Mapping[str, Any], hooks: JobHooks) -> dict[str, Any]:
     return {**settings, "on_startup": on_startup, "on_shutdown": on_shutdown}
 
 
-async def run_to_end(worker: ArqWorker) -> int:
+async def run_to_end(worker: ArqWorker, supervised: Supervised | None = None) -> int:
     """Run a worker until it is stopped, and close it; how many jobs outlived their cancellation."""
+    if supervised is not None:
+        supervised.watch(lambda: worker.jobs_complete + worker.jobs_failed + worker.jobs_retried)
     try:
         await worker.async_run()
     except asyncio.CancelledError:

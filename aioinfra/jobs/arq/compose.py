@@ -18,7 +18,7 @@ from aioinfra.jobs.arq.settings import EngineOptions
 from aioinfra.jobs.claim import Claimer, QueueOptions
 from aioinfra.jobs.context import ProgressSink
 from aioinfra.jobs.execute import Runnable
-from aioinfra.jobs.executors import TaskRunnable
+from aioinfra.jobs.executors import Places, TaskRunnable
 from aioinfra.jobs.finish import Finisher
 from aioinfra.jobs.job import Claim, Outcome, Run
 from aioinfra.jobs.joblog import ServiceLog
@@ -27,12 +27,14 @@ from aioinfra.jobs.middleware import layers_with
 from aioinfra.jobs.observer import JobObserver, guarded
 from aioinfra.jobs.parts import WorkerParts
 from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.processes import ProcessOptions, ProcessPool
 from aioinfra.jobs.records import printable
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore, script_time
 from aioinfra.jobs.routing import DEFAULT_QUEUE
 from aioinfra.jobs.run import JobRunner, RunOptions
 from aioinfra.jobs.surround import HookedRunner, Runner, SurroundedRunnable
 from aioinfra.jobs.task import Task
+from aioinfra.jobs.threads import Threads
 from aioinfra.jobs.wake import Wake
 from aioinfra.jobs.worker import JobWorker, WorkerOptions
 
@@ -110,15 +112,24 @@ def _report_lost(claims: Sequence[Claim]) -> None:
         )
 
 
+def places_of_tasks(tasks: Sequence[Task[..., Any]], engine: EngineOptions, concurrency: int) -> Places:
+    """Threads for every slot, and processes if a task wants one. Nothing is started; the caller closes them."""
+    threads = Threads(anyio.CapacityLimiter(concurrency), engine.on_stuck)
+    modules = {task.target.partition(":")[0] for task in tasks if task.task_options.run_in == "process"}
+    if not modules:
+        return Places(threads)
+    options = engine.processes or ProcessOptions()
+    return Places(threads, ProcessPool(replace(options, modules=(*options.modules, *sorted(modules)))))
+
+
 def engine_of_tasks(
-    tasks: Sequence[Task[..., Any]], engine: EngineOptions, progress: ProgressSink, concurrency: int
+    tasks: Sequence[Task[..., Any]], engine: EngineOptions, places: Places, progress: ProgressSink
 ) -> EngineOptions:
     """The options filled in for a worker of tasks: JSON only, and strict about what it cannot read."""
-    threads = anyio.CapacityLimiter(concurrency)
     return replace(
         engine,
         codec=engine.codec or JsonCodec(),
-        runnables={task.name: _runnable(task, engine, threads, progress) for task in tasks},
+        runnables={task.name: _runnable(task, engine, places, progress) for task in tasks},
         log=engine.log or ServiceLog(),
         runs=engine.runs or RunOptions(),
         queues=engine.queues or _weights_of(tasks),
@@ -126,10 +137,10 @@ def engine_of_tasks(
 
 
 def _runnable(
-    task: Task[..., Any], engine: EngineOptions, threads: anyio.CapacityLimiter, progress: ProgressSink
+    task: Task[..., Any], engine: EngineOptions, places: Places, progress: ProgressSink
 ) -> Runnable:
     """How the engine runs a task: with nothing around it if there is nothing to be around it."""
-    runnable = TaskRunnable(task, threads, progress)
+    runnable = TaskRunnable(task, places, progress)
     layers = layers_with("run", engine.middleware)
     if not layers and not engine.hooks.of_jobs:
         return runnable

@@ -14,8 +14,8 @@ from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, RetryJob, Worker
 from arq.worker import Retry as ArqRetry
 
-from aioinfra.jobs.executors import limited
 from aioinfra.jobs.job import Failed, Outcome, Retried, Run
+from aioinfra.jobs.limits import limited
 from aioinfra.jobs.retry import Retry
 
 logger = logging.getLogger("arq.worker")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -20,6 +20,7 @@ from aioinfra.jobs.lease import LeaseOptions
 from aioinfra.jobs.middleware import JobMiddleware
 from aioinfra.jobs.observer import JobObserver, SilentObserver
 from aioinfra.jobs.payload import JobCodec
+from aioinfra.jobs.processes import ProcessOptions
 from aioinfra.jobs.run import JobLog, RunOptions
 
 
@@ -39,6 +40,8 @@ class EngineOptions:
         middleware, hooks: around the runs of tasks, and told of them; arq's functions have arq's own hooks.
         observer, log: told of every run.
         pool: bounds of the engine's connections.
+        processes: keeps the processes of tasks that have some; None: as many as there are processors.
+        on_stuck: told that a thread is over its limit and the process should be replaced; None: nobody does.
         clock: whose time makes jobs due and leases lapse: the server's and this machine's, but in tests.
     """
 
@@ -54,6 +57,8 @@ class EngineOptions:
     observer: JobObserver = field(default_factory=SilentObserver)
     log: JobLog | None = None
     pool: PoolOptions = field(default_factory=lambda: PoolOptions(max_connections=8))
+    processes: ProcessOptions | None = None
+    on_stuck: Callable[[str], None] | None = None
     clock: ThreadClock = SYSTEM_CLOCK
 
 

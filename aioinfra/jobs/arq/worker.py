@@ -18,12 +18,13 @@ from redis.exceptions import RedisError
 
 from aioinfra.connection.address import parse_address
 from aioinfra.connection.pool import RedisClient
-from aioinfra.jobs.arq.compose import compose, engine_of_tasks, stand_ins
+from aioinfra.jobs.arq.compose import compose, engine_of_tasks, places_of_tasks, stand_ins
 from aioinfra.jobs.arq.duties import HEARTBEAT, beating, cancel_aborted, surviving
 from aioinfra.jobs.arq.settings import EngineOptions, url_of_pool
 from aioinfra.jobs.context import ProgressSink
 from aioinfra.jobs.eviction import warn_of_eviction
 from aioinfra.jobs.job import Outcome, Released, Retried, Run, Succeeded
+from aioinfra.jobs.processes import ProcessPool
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.uncancelled import uncancelled
 from aioinfra.jobs.worker import JobWorker
@@ -56,6 +57,7 @@ class ArqWorker(arq.worker.Worker):
     ) -> None:
         self._job_worker: JobWorker | None = None
         self._url: str | None = None
+        self._processes: ProcessPool | None = None
         self._picks = True
         self._signals = 0
         self.engine = engine or EngineOptions()
@@ -84,13 +86,14 @@ class ArqWorker(arq.worker.Worker):
             concurrency: jobs that run at once.
             settings: further arguments of `arq.Worker`, such as ``burst``.
         """
-        filled = engine_of_tasks(tasks, engine, progress, concurrency)
+        places = places_of_tasks(tasks, engine, concurrency)
+        filled = engine_of_tasks(tasks, engine, places, progress)
         assert filled.queues is not None  # noqa: S101 - narrows the type
         settings.setdefault("allow_abort_jobs", True)
         # Where arq's own parts say that they are.
         settings.setdefault("queue_name", next(iter(filled.queues.weights)))
         worker = cls(stand_ins(tasks), engine=filled, max_jobs=concurrency, **settings)
-        worker._url = url
+        worker._url, worker._processes = url, places.processes
         return worker
 
     # arq's life cycle
@@ -153,6 +156,8 @@ class ArqWorker(arq.worker.Worker):
                 await worker.run(burst=self.burst, burst_limit=limit)
             finally:
                 self._job_worker = None
+                if self._processes is not None:
+                    await uncancelled(asyncio.create_task(self._processes.aclose()))
 
     # arq's periodic duties
 

@@ -1,0 +1,302 @@
+"""A worker's process children: spawned, never forked, each running one job at a time.
+
+No shared pool of `concurrent.futures`: there a child that dies breaks the pool, and no single one can be killed.
+Here a run owns its child from the call to the answer. Whatever ends the run otherwise (its hard limit, an abort,
+the worker's end) kills that child with all it has started, and its siblings do not notice.
+
+    take an idle child, or spawn one -> Call -> Progressed ... -> Returned | Raised -> put it back
+                                             -> anything else                       -> kill it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aioinfra.codec.bounds import check_whole
+from aioinfra.errors import JobError, PayloadTooLarge
+from aioinfra.jobs.job import ErrorRecord, Failed, Outcome, Progress, Retried
+from aioinfra.jobs.limits import hard_timeout
+from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.process_messages import (
+    LENGTH,
+    Answer,
+    Call,
+    ChildSetup,
+    Hello,
+    Progressed,
+    Raised,
+    Ready,
+    Returned,
+    decode_answer,
+    frame,
+    length_of,
+)
+from aioinfra.jobs.records import CarriedError
+from aioinfra.jobs.spawned import SpawnedProcess, how_it_ended
+
+logger = logging.getLogger("aioinfra.jobs")
+
+_START_LIMIT = 60.0
+"""Seconds for a child to start and import its tasks; on a busy machine that takes some."""
+_END_LIMIT = 1.0
+_NO_RECORD = ErrorRecord("builtins.RuntimeError", "the task asked for a retry, and there is none left")
+_CODE = "import sys; sys.path.append({root!r}); from aioinfra.jobs.process_child import main; main({fd}, {parent})"
+
+TellProgress = Callable[[Progress], Awaitable[None]]
+
+
+class JobProcessDied(JobError):
+    """The process that ran the job ended before the job did: a crash, or somebody killed it."""
+
+
+class JudgedElsewhere(Exception):
+    """The task raised in its process, where its policy has judged the error.
+
+    Attributes:
+        outcome: what becomes of the job.
+    """
+
+    def __init__(self, outcome: Failed | Retried) -> None:
+        super().__init__()
+        self.outcome: Outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """How a worker keeps its process children.
+
+    Attributes:
+        slots: children at once; a job waits for one. None: as many as there are processors.
+        max_jobs: jobs after which a child is replaced.
+        setup: what a child does first, or None.
+        modules: those that a child imports before its first job.
+    """
+
+    slots: int | None = None
+    max_jobs: int = 1_000
+    setup: ChildSetup | None = None
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.slots is not None:
+            check_whole("process_slots", self.slots, 1, 1_000)
+        check_whole("jobs_per_process", self.max_jobs, 1, 1_000_000_000)
+
+
+class ProcessPool:
+    """The children of one worker, on one event loop. Spawned when they are needed; they stay until `aclose`.
+
+    Args:
+        options: see `ProcessOptions`.
+    """
+
+    def __init__(self, options: ProcessOptions = ProcessOptions()) -> None:
+        self._options = options
+        self._idle: list[_Child] = []
+        self._all: set[_Child] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(options.slots or os.cpu_count() or 1)
+
+    async def run(self, call: Call, hard: float | None, tell: TellProgress) -> Any:
+        """Run one job in a child; its value in plain types.
+
+        The limit counts from the moment when a child that is ready gets the job.
+
+        Args:
+            call: the job.
+            hard: seconds after which the child is killed, or None.
+            tell: takes the job's progress.
+
+        Raises:
+            JudgedElsewhere: the task raised.
+            CarriedError: it raised, and nobody has judged.
+            TimeoutError: the hard limit is over.
+            JobProcessDied: the child ended, or could not start.
+            PayloadTooLarge: the job is too large for a message.
+        """
+        message = frame(call)
+        async with self._places:
+            child = await self._take()
+            ended = False
+            try:
+                answer = await _within(hard, child.ask(message, tell))
+                ended = True
+            finally:
+                if ended and child.jobs < self._options.max_jobs:
+                    self._idle.append(child)
+                else:
+                    self._end(child)
+        return _value_of(answer)
+
+    async def aclose(self) -> None:
+        """Kill all children, and wait until they are gone, which takes milliseconds."""
+        self._idle.clear()
+        for child in list(self._all):
+            self._end(child)
+        while self._ending:
+            await asyncio.wait(list(self._ending))
+
+    async def _take(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+            self._end(child)
+        child = _Child()
+        self._all.add(child)
+        try:
+            options = self._options
+            hello = Hello([str(place) for place in sys.path], list(options.modules), options.setup)
+            await _within(_START_LIMIT, child.start(hello))
+        except BaseException:
+            self._end(child)
+            raise
+        return child
+
+    def _end(self, child: _Child) -> None:
+        """Kill a child now; it is reaped beside."""
+        child.kill()
+        if child in self._all:
+            self._all.discard(child)
+            reaping = asyncio.create_task(child.reap(), name="aioinfra-reap")
+            self._ending.add(reaping)
+            reaping.add_done_callback(self._ending.discard)
+
+
+async def _within(seconds: float | None, step: Awaitable[Any]) -> Any:
+    """Raises our TimeoutError when the time is over, and leaves one of the step's own alone."""
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            return await step
+    except TimeoutError:
+        if timer.expired() and seconds is not None:
+            raise hard_timeout(seconds) from None
+        raise
+
+
+def _value_of(answer: Returned | Raised) -> Any:
+    if isinstance(answer, Returned):
+        info = JsonCodec().decode_result(answer.result)
+        if info.success:
+            return info.value
+        raise JudgedElsewhere(Failed(CarriedError(info.value), reason="unencodable-result"))
+    error = None if answer.error is None else _carried(answer)
+    if not answer.judged and error is not None:
+        raise error
+    if answer.retry_in is not None:
+        raise JudgedElsewhere(Retried(answer.retry_in, error))
+    raise JudgedElsewhere(Failed(error or CarriedError(_NO_RECORD), reason=answer.reason))
+
+
+def _carried(answer: Raised) -> CarriedError:
+    assert answer.error is not None  # noqa: S101 - narrows the type
+    error = CarriedError(answer.error)
+    for file, line, function in answer.error.traceback:
+        error.add_note(f'  File "{file}", line {line}, in {function}')
+    return error
+
+
+class _Child:
+    """One process and the socket to it. Owned by the pool, and by one run at a time."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self._process: SpawnedProcess | None = None
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can take a job, as far as is known."""
+        return self._process is not None and self._process.status is None
+
+    async def start(self, hello: Hello) -> None:
+        """Spawn it, and wait until it is ready."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = _spawn(theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        self._streams = await asyncio.open_connection(sock=ours)
+        answer = await self._say(frame(hello))
+        if not isinstance(answer, Ready):
+            raise JobProcessDied("a process child does not say that it is ready")
+
+    async def ask(self, message: bytes, tell: TellProgress) -> Returned | Raised:
+        """Give it a job, and wait for the answer."""
+        self.jobs += 1
+        answer = await self._say(message)
+        while isinstance(answer, Progressed):
+            try:
+                await tell(Progress(answer.done, answer.total, answer.message))
+            except Exception:
+                logger.exception("the progress of a job in a process was not recorded")
+            answer = await self._hear()
+        if isinstance(answer, Ready):
+            raise JobProcessDied("a process child answers what nobody asked")
+        return answer
+
+    async def _say(self, message: bytes) -> Answer:
+        assert self._streams is not None  # noqa: S101 - it has been started
+        writer = self._streams[1]
+        writer.write(message)
+        with contextlib.suppress(
+            ConnectionError
+        ):  # what it said before it died, and how it died, is worth more
+            await writer.drain()
+        return await self._hear()
+
+    async def _hear(self) -> Answer:
+        assert self._streams is not None  # noqa: S101 - it has been started
+        reader = self._streams[0]
+        try:
+            header = await reader.readexactly(LENGTH.size)
+            return decode_answer(await reader.readexactly(length_of(header)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise JobProcessDied(f"the job's process ended by itself: {await self._how_it_died()}") from None
+        except (msgspec.MsgspecError, PayloadTooLarge) as error:
+            raise JobProcessDied(
+                f"the job's process says what it should not: {type(error).__name__}"
+            ) from None
+
+    async def _how_it_died(self) -> str:
+        assert self._process is not None  # noqa: S101 - it has been started
+        try:
+            async with asyncio.timeout(_END_LIMIT):  # its socket closes a little before its end can be seen
+                return how_it_ended(await self._process.ended())
+        except TimeoutError:
+            return "it closed its connection"
+
+    def kill(self) -> None:
+        """SIGKILL it and what it has started. Does not wait."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+        if self._process is not None:
+            self._process.kill()
+
+    async def reap(self) -> None:
+        """Wait for the end of a child that was killed."""
+        if self._process is not None:
+            await self._process.reap()
+
+
+def _spawn(fd: int) -> SpawnedProcess:
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    # Linux kills the child with the *thread* that started it, which is of use in the main thread alone.
+    parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+    code = _CODE.format(root=root, fd=fd, parent=parent)
+    return SpawnedProcess([sys.executable, "-c", code], fd)
