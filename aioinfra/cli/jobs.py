@@ -73,10 +73,10 @@ def depths(queues: Queues, url: Url = None, as_json: Json = False) -> None:
         )
         return
     rows = [
-        (queue, depth.queued, depth.deferred, depth.running, "paused" if queue in paused else "")
+        (queue, depth.queued, depth.deferred, depth.running, "yes" if queue in paused else "no")
         for queue, depth in found.items()
     ]
-    views.print_table(("queue", "due", "later", "running", ""), rows)
+    views.print_table(("queue", "due", "later", "running", "paused"), rows)
 
 
 @jobs.command("list")

@@ -91,8 +91,8 @@ def test_depths_of_several_queues(run: Run, server: blocking_redis.Redis, queue:
         f"{prefix}empty": {"due": 0, "later": 0, "running": 0, "paused": False},
     }
     head, _, row, *_ = run("depths", queue).stdout.splitlines()
-    assert head.split() == ["queue", "due", "later", "running"]
-    assert row.split() == [queue, "1", "1", "0", "paused"]
+    assert head.split() == ["queue", "due", "later", "running", "paused"]
+    assert row.split() == [queue, "1", "1", "0", "yes"]
     assert run("pause", queue).stdout == f"{queue}: nothing to do, was paused already\n"
     assert as_json(run("resume", queue, "--json")) == {"resumed": {queue: True}}
     assert run("resume", queue).stdout == f"{queue}: nothing to do, was not paused\n"
