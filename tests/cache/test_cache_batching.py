@@ -127,7 +127,7 @@ async def test_twenty_thousand_calls_at_once_are_no_outage(valkey_url: str, pref
 
 async def test_large_values_on_a_slow_line_are_no_outage(own_server: Callable[..., Any], prefix: str) -> None:
     value = secrets.token_hex(5 << 20)
-    async with FaultProxy(own_server().unix_url) as proxy:
+    async with FaultProxy(own_server().url) as proxy:
         proxy.toxic(Bandwidth(12 << 20), direction=Direction.BOTH)  # three budgets for the value
         async with CacheManager(proxy.url, namespace=prefix, enable_compression=False) as cache:
             started = time.monotonic()

@@ -163,7 +163,7 @@ class ArqWorker(arq.worker.Worker):
 
     async def _beat(self) -> None:
         await self.heart_beat()
-        if self.allow_abort_jobs:
+        if self.allow_abort_jobs and self.tasks:  # an idle worker has nothing to abort
             await surviving(cancel_aborted(self.pool, self._job_worker))
 
     async def heart_beat(self) -> None:
