@@ -133,8 +133,8 @@ def print_details(details: JobDetails, *, arguments: bool) -> None:
             "try": entry.attempt,
             "stalls": entry.stalls or "",
             **payload_fields(details.job, arguments=arguments),
-            "started": moment(result.started_ms / 1000) if result else "",
-            "finished": moment(result.finished_ms / 1000) if result else "",
+            "started": moment(result.started_ms / 1000) if result and result.started_ms else "",
+            "finished": moment(result.finished_ms / 1000) if result and result.finished_ms else "",
         }
     )
     if result is not None and not result.success:

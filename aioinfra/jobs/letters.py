@@ -185,6 +185,8 @@ class DeadLetters:
     async def requeue(self, queue: str, job_id: str) -> Requeue:
         """Bring one letter back: its payload as it was, due now, with no try made. One round trip.
 
+        Headers are kept. A priority and a time to expire are not: it waits for a day at most.
+
         Raises:
             InvalidArgument: names the argument.
             StoreUnavailable: whether it came back is not known, unless ``sent`` is False. A repeat says GONE if
@@ -200,8 +202,8 @@ class DeadLetters:
     ) -> RequeueReport:
         """Bring all letters back, oldest first, or those of a task or with a reason.
 
-        One round trip for each 100 letters, two with a filter. After an error the letters before it have come
-        back; a repeat goes on with the others.
+        One round trip for each 100 letters or 4 MB, two with a filter. After an error the letters before it have
+        come back; a repeat goes on with the others.
 
         Raises:
             InvalidArgument: names the argument.
@@ -238,7 +240,12 @@ class DeadLetters:
         return deleted
 
     async def _requeue(self, queue: str, ids: Sequence[bytes]) -> Sequence[Requeue]:
-        answers = await self._redis.run_script(script("requeue"), [queue], [self._now(), _LIFE_MS, *ids])
+        answers: list[int] = []
+        while len(answers) < len(ids):  # a call ends early when the payloads are large
+            left = ids[len(answers) :]
+            answers += await self._redis.run_script(
+                script("requeue"), [queue], [self._now(), _LIFE_MS, *left]
+            )
         return [Requeue(answer) for answer in answers]
 
     async def _slices(

@@ -125,6 +125,15 @@ class TestDeadLetters:
         assert await redis.execute("EXISTS", f"aioinfra:dead:{queue}") == 0
         assert await redis.execute("DEL", "arq:job:b1") == 1
 
+    async def test_large_letters_all_come_back(self, redis: RedisClient, admin: JobAdmin, queue: str) -> None:
+        ids = [f"{queue}{at}" for at in range(6)]
+        await bury(redis, queue, *ids)
+        for job_id in ids:
+            await redis.execute("HSET", f"aioinfra:dead-letter:{queue}:{job_id}", "payload", b"x" * 2_000_000)
+        report = await admin.dead.requeue_all(queue)
+        assert (report.requeued, report.kept) == (6, ())
+        assert await redis.execute("DEL", *(f"arq:job:{one}" for one in ids)) == 6
+
     async def test_a_job_that_dies_again_while_all_are_brought_back_is_brought_back_once(
         self, redis_url: str, redis: RedisClient, client: JobClient, admin: JobAdmin, queue: str
     ) -> None:
@@ -152,8 +161,12 @@ class TestDeadLetters:
             "from aioinfra.jobs.admin import JobAdmin\n"
             "from aioinfra.jobs import letters\n"
             "letters.SLICE = 10\n"
+            "class Slow(RedisClient):\n"  # so that there is a middle to be killed in
+            "    async def run_script(self, *args):\n"
+            "        await asyncio.sleep(0.01)\n"
+            "        return await super().run_script(*args)\n"
             "async def main():\n"
-            "    async with RedisClient(sys.argv[1]) as redis:\n"
+            "    async with Slow(sys.argv[1]) as redis:\n"
             "        await JobAdmin(redis).dead.requeue_all(sys.argv[2])\n"
             "asyncio.run(main())\n"
         )

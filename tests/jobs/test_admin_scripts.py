@@ -179,6 +179,16 @@ class TestRequeue:
         assert await is_letter(redis, queue, job_id)
         assert not await keys_of(redis, job_id)
 
+    async def test_a_call_ends_after_some_megabytes_of_payloads(
+        self, redis: RedisClient, queue: str, bury: Bury
+    ) -> None:
+        large = PAYLOAD + b" " * 3_000_000
+        ids = [await bury(large), await bury(large), await bury()]
+        assert await requeue(redis, queue, *ids) == [1, 1]
+        assert await is_letter(redis, queue, ids[2])
+        assert await requeue(redis, queue, ids[2]) == [1]
+        await redis.execute("DEL", *(f"arq:job:{one}" for one in ids))
+
     async def test_a_full_server_refuses_before_anything_is_changed(
         self, own_server: OwnServerFactory, prefix: str
     ) -> None:

@@ -4,7 +4,7 @@
 -- ARGV  1      now in ms, or 0 for the server's clock
 --       2      time to live of a payload that comes back, ms
 --       3..    ids
--- Reply one number a letter
+-- Reply one number a letter, in their order; fewer when more than BYTES of payloads were copied: ask for the rest again
 --       0 there is no such letter              3 the letter has no payload: the job had expired
 --       1 the job is on its queue              4 the queue's key is not a sorted set
 --       2 another job, or its result, has      5 what lies under the letter's key is no dead letter
@@ -17,6 +17,7 @@
 --   result of the death is removed, so that whoever waits for the job waits for its new end.
 -- * The result of another job is never removed. A result of ours repeats when its job was enqueued ("et", a key that
 --   no text can contain unescaped, followed by "s"); that of an unreadable job says 0.
+-- * The server is not kept for long: a call ends after BYTES of payloads.
 -- * A server that is out of memory refuses the first write, before anything was changed.
 -- Cost  O(log N) a letter, and one copy of its payload.
 local now = tonumber(ARGV[1])
@@ -24,6 +25,7 @@ if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local BYTES, bytes = 4194304, 0
 local now_text = string.format('%.0f', now)
 local queue = KEYS[1]
 local index, letters = 'aioinfra:dead:' .. queue, 'aioinfra:dead-letter:' .. queue .. ':'
@@ -65,6 +67,7 @@ local function requeue(id)
   elseif taken(id, payload) then
     return 2
   end
+  bytes = bytes + #payload
   redis.call('SET', 'arq:job:' .. id, payload, 'PX', ARGV[2])
   redis.call('ZADD', queue, now_text, id)
   redis.call('DEL', letters .. id, 'arq:retry:' .. id, 'arq:result:' .. id, 'aioinfra:parked:' .. id)
@@ -77,6 +80,9 @@ end
 
 local reply = {}
 for at = 3, #ARGV do
+  if bytes > BYTES then
+    break
+  end
   reply[#reply + 1] = requeue(ARGV[at])
 end
 return reply
