@@ -76,6 +76,8 @@ class WorkerSetup:
         process_slots: processes for tasks with ``run_in="process"``; None: as many as there are processors.
         jobs_per_process: jobs after which such a process is replaced.
         supervised: the supervisor of this worker process, or None.
+        limits: the most jobs of a queue that run in this worker at once; queues that are not named have none.
+        strict: serve a queue only while all queues of a higher weight are empty.
     """
 
     queues: Mapping[str, int] | None = None
@@ -86,6 +88,8 @@ class WorkerSetup:
     process_slots: int | None = None
     jobs_per_process: int = 1_000
     supervised: Supervised | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
 
 
 DEFAULT_OPTIONS: Final = ServiceOptions()

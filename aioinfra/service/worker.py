@@ -33,7 +33,7 @@ def engine_options(
     """The engine's options for one worker."""
     supervised = setup.supervised
     return EngineOptions(
-        queues=QueueOptions(weights),
+        queues=QueueOptions(weights, setup.limits, setup.strict),
         lease=LeaseOptions(setup.lease),
         runs=RunOptions(),
         grace=setup.grace,

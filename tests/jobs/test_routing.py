@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -138,3 +139,38 @@ def test_routed_queues_have_the_weights_of_their_names() -> None:
     client_options = ClientOptions(routes=Routes({"shop.mail.*": "email", "*": "unused"}))
     weights = queue_weights([send, tidy], client_options.queue_of, {"more": 7}, WorkerSetup())
     assert weights == {"more": 7, "email": 3, "cleanup": 1}
+
+
+async def test_a_worker_of_a_service_can_limit_a_queue_and_take_another_one_first(
+    valkey_url: str, prefix: str
+) -> None:
+    order: list[str] = []
+    running = most = 0
+
+    @task(name=f"{prefix}slow", queue=f"{prefix}slow")
+    async def slow() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        order.append("slow")
+
+    @task(name=f"{prefix}urgent", queue=f"{prefix}urgent")
+    async def urgent() -> None:
+        order.append("urgent")
+
+    settings = Settings(redis_url=RedisUrl(valkey_url))
+    service = Service(ServiceOptions(settings=settings, configure_logging=False))
+    for each in (slow, urgent):
+        service.add_task(each)
+    weights = {f"{prefix}urgent": 2, f"{prefix}slow": 1}
+    async with service:
+        await service.jobs.enqueue_many([slow.job() for _ in range(10)])
+        await service.jobs.enqueue_many([urgent.job() for _ in range(10)])
+        setup = WorkerSetup(weights, concurrency=5, burst=True, limits={f"{prefix}slow": 2}, strict=True)
+        await service.run_worker(setup)
+        with pytest.raises(InvalidArgument, match="limits"):
+            service.worker(WorkerSetup(limits={f"{prefix}nowhere": 1}))
+    assert order == ["urgent"] * 10 + ["slow"] * 10
+    assert most == 2
