@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from aioinfra.jobs.supervised import Supervised
     from aioinfra.service import Service, WorkerSetup
 
 
 def worker(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(
@@ -38,23 +40,41 @@ def worker(
         int | None,
         typer.Option(min=1, help='Processes for tasks with run_in="process"; all CPUs by default.'),
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Run so many workers under a supervisor that replaces them.")
+    ] = None,
+    max_jobs_per_child: Annotated[
+        int | None, typer.Option(min=1, help="Replace a worker after so many jobs (with a supervisor).")
+    ] = None,
+    max_rss: Annotated[
+        int | None,
+        typer.Option(min=1, help="Replace a worker above so many MiB of memory (with a supervisor)."),
+    ] = None,
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C: claims stop, running jobs get their grace, the rest is given back."""
-    from aioinfra.cli.target import load_target
     from aioinfra.errors import AioinfraError, InvalidArgument
-    from aioinfra.service import Service, WorkerSetup
 
     try:
-        found = load_target(target)
+        if processes is not None or max_jobs_per_child is not None or max_rss is not None:
+            from aioinfra.cli.supervise import supervise
+
+            raise typer.Exit(supervise(context.params))
+        from aioinfra.cli.target import load_target
+        from aioinfra.jobs.supervised import Supervised
+        from aioinfra.service import Service, WorkerSetup
+
+        found, supervised = load_target(target), Supervised.from_environment()
         if isinstance(found, Service):
-            setup = WorkerSetup(_weights(queues), concurrency, lease, grace, burst, process_slots)
+            setup = WorkerSetup(
+                _weights(queues), concurrency, lease, grace, burst, process_slots, supervised=supervised
+            )
             asyncio.run(_run_service(found, setup, metrics_port))
         else:
             if queues is not None or metrics_port is not None:
                 raise InvalidArgument(
                     "--queues, --metrics-port", "are for services; arq settings name one queue"
                 )
-            asyncio.run(_run_arq(found, lease=lease, burst=burst))
+            asyncio.run(_run_arq(found, supervised, lease=lease, burst=burst))
     except AioinfraError as error:
         typer.echo(f"aioinfra worker: {error}", err=True)
         raise typer.Exit(2) from None
@@ -82,7 +102,7 @@ def _leave() -> None:
     os._exit(0)
 
 
-async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
+async def _run_arq(settings: Any, supervised: Supervised | None, *, lease: float, burst: bool) -> None:
     from aioinfra.jobs.arq import EngineOptions, worker_from_settings
     from aioinfra.jobs.lease import LeaseOptions
     from aioinfra.logs.setup import current_logging, setup_logging
@@ -92,6 +112,9 @@ async def _run_arq(settings: Any, *, lease: float, burst: bool) -> None:
         setup_logging()
     logging.captureWarnings(True)  # the one about pickle is a line like others
     arq_worker = worker_from_settings(settings, engine=EngineOptions(lease=LeaseOptions(lease)), **overrides)
+    if supervised is not None:
+        supervised.watch(lambda: arq_worker.jobs_complete + arq_worker.jobs_failed + arq_worker.jobs_retried)
+        supervised.ready()
     try:
         await arq_worker.async_run()
     except asyncio.CancelledError:

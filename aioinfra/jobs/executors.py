@@ -86,7 +86,7 @@ class TaskRunnable:
 
     def judge(self, error: BaseException, run: Run) -> Outcome:
         if isinstance(error, JudgedElsewhere):
-            return error.outcome
+            return error.with_origin()
         return self._policy.judge(error, run.claim.attempt)
 
     async def after(self, run: Run) -> None:

@@ -69,8 +69,14 @@ class JudgedElsewhere(Exception):
     """
 
     def __init__(self, outcome: Failed | Retried) -> None:
-        super().__init__()
+        super().__init__("" if outcome.error is None else str(outcome.error))
         self.outcome: Outcome = outcome
+
+    def with_origin(self) -> Outcome:
+        """The outcome; its error shows in logs where it came out, and in its notes where it was raised."""
+        if isinstance(self.outcome, Failed):
+            self.outcome.error.with_traceback(self.__traceback__)
+        return self.outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ logger = logging.getLogger("aioinfra.jobs")
 VARIABLE = "AIOINFRA_SUPERVISED"
 LOOK_EVERY = 0.02
 """Seconds between two looks at the worker's memory and jobs: a leak of 1 MB a job is many MB a second."""
+_FULL = 0.9
+"""Part of the memory limit at which a worker asks to leave: what still runs then may need some."""
 _STATM = Path("/proc/self/statm")
 
 
@@ -92,6 +94,7 @@ class Supervised:
 
     def _watch(self, jobs: Callable[[], int]) -> None:
         orders = self._orders
+        limit = None if orders.max_rss is None else orders.max_rss * _FULL
         pause = None if orders.max_jobs is None and orders.max_rss is None else LOOK_EVERY
         while True:
             readable, _, _ = select.select([self._socket], [], [], pause)
@@ -100,7 +103,8 @@ class Supervised:
                 return
             if orders.max_jobs is not None and jobs() >= orders.max_jobs:
                 self.leave(f"it has run {jobs()} jobs")
-            elif orders.max_rss is not None and (rss := resident_bytes()) > orders.max_rss:
+            elif limit is not None and (rss := resident_bytes()) > limit and jobs():
+                # Not before its first job: where the limit is too low, each worker still gets something done.
                 self.leave(f"it has {rss >> 20} MiB of memory")
 
     def _end(self) -> None:

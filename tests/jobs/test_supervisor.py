@@ -1,0 +1,185 @@
+"""`aioinfra worker --processes`: workers that crash, grow, get stuck or are restarted, and how all of them end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aioinfra.connection.pool import RedisClient
+from aioinfra.errors import JobFailed
+from aioinfra.jobs.client import JobClient
+from aioinfra.testing.servers import RedisServer
+from aioinfra.testing.worker_process import WorkerProcess, WorkerProcessOptions
+from tests.jobs import supervised_tasks as tasks
+from tests.jobs.kit import until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = "tests.jobs.supervised_tasks:service"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RedisServer]:
+    async with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[JobClient]:
+    async with RedisClient(server.url) as redis:
+        opened = JobClient(redis)
+        yield opened
+        await opened.aclose()
+
+
+class Told:
+    """What the tasks of all processes wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def lines(self, word: str = "") -> list[str]:
+        """The lines of a word: itself and a pid."""
+        return [line for line in self.path.read_text().splitlines() if line.split()[0] == word or not word]
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told(tmp_path / "told")
+
+
+@asynccontextmanager
+async def supervisor(server: RedisServer, told: Told, *options: str) -> AsyncIterator[WorkerProcess]:
+    """The command; none of its workers survives the block."""
+    env = {
+        "REDIS_URL": server.url,
+        "TOLD": str(told.path),
+        "LOG_LEVEL": "INFO,arq=WARNING,aioinfra.jobs=WARNING",
+    }
+    started = WorkerProcessOptions(("--lease", "1", "--grace", "1", *options), env=env, cwd=ROOT)
+    async with WorkerProcess(TARGET, started) as process:
+        try:
+            yield process
+        finally:
+            left = workers_of(process) if process.running else []
+            for worker in left:
+                os.killpg(worker, signal.SIGKILL)
+
+
+def workers_of(process: WorkerProcess) -> list[int]:
+    return [
+        child.pid
+        for child in psutil.Process(process.pid).children()
+        if child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline()
+    ]
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_two_workers_serve_a_crash_is_repaired_and_sigterm_ends_them_in_order(
+    server: RedisServer, client: JobClient, told: Told, tmp_path: Path
+) -> None:
+    async with supervisor(server, told, "--processes", "2", "--concurrency", "2") as process:
+        jobs = [await client.enqueue(tasks.pid.job(0.5)) for _ in range(4)]
+        before = {await job.result(timeout=20) for job in jobs}
+        crashing = await client.enqueue(tasks.crash.job(str(tmp_path / "marker")))
+        assert await crashing.result(timeout=20) == "second run"  # no try was lost, and the sibling is well
+        await until(lambda: len(workers_of(process)) == 2, timeout=15)
+        assert len(before & set(workers_of(process))) == 1
+        assert "exit status 7" in process.output
+        long = await client.enqueue(tasks.linger.job(30))
+        await until(lambda: told.lines("linger"))
+        workers = workers_of(process)
+        process.terminate()
+        began = time.monotonic()
+        assert await process.exited() == 0
+        assert 0.9 < time.monotonic() - began < 4  # the grace
+        assert all(is_gone(worker) for worker in workers)
+        assert (await long.status()).value == "queued"
+
+
+async def test_workers_are_replaced_after_so_many_jobs_and_none_is_lost_or_run_twice(
+    server: RedisServer, client: JobClient, told: Told
+) -> None:
+    jobs = await client.enqueue_many([tasks.leak.job(number, 1) for number in range(60)])
+    options = ("--processes", "2", "--max-jobs-per-child", "10", "--concurrency", "2")
+    async with supervisor(server, told, *options, "--burst") as process:
+        results = await asyncio.gather(*[job.result(timeout=30) for job in jobs])
+        assert await process.exited() == 0  # a burst ends by itself
+    runs = Counter(line.split()[0] for line in told.lines())
+    assert runs == {f"leak-{number}": 1 for number in range(60)}
+    assert len({pid for pid, _ in results}) >= 3
+
+
+@pytest.mark.parametrize("count", [300])
+async def test_a_leak_of_a_megabyte_a_job_stays_under_the_memory_limit(
+    server: RedisServer, client: JobClient, told: Told, count: int
+) -> None:
+    limit = 220
+    jobs = await client.enqueue_many([tasks.leak.job(number, 1 << 20) for number in range(count)])
+    options = ("--processes", "2", "--max-rss", str(limit), "--concurrency", "4")
+    async with supervisor(server, told, *options):
+        results = await asyncio.gather(*[job.result(timeout=40) for job in jobs])
+    assert max(rss for _, rss in results) < limit << 20
+    assert len({pid for pid, _ in results}) >= 3
+    runs = Counter(line.split()[0] for line in told.lines())
+    assert runs == {f"leak-{number}": 1 for number in range(count)}
+
+
+async def test_a_worker_with_a_stuck_thread_is_replaced(
+    server: RedisServer, client: JobClient, told: Told
+) -> None:
+    async with supervisor(server, told, "--processes", "1", "--concurrency", "1", "--grace", "0.2"):
+        stuck = await client.enqueue(tasks.stuck.job())
+        with pytest.raises(JobFailed, match=r"the hard limit of 0.3 s is over"):
+            await stuck.result(timeout=20)
+        old = int(told.lines("stuck")[0].split()[1])
+        assert await (await client.enqueue(tasks.pid.job(0))).result(timeout=8) != old
+        await until(lambda: is_gone(old), timeout=15)
+
+
+async def test_a_restart_replaces_every_worker_and_loses_nothing(
+    server: RedisServer, client: JobClient, told: Told
+) -> None:
+    options = ("--processes", "2", "--concurrency", "1", "--grace", "5")
+    async with supervisor(server, told, *options) as process:
+        running = [await client.enqueue(tasks.linger.job(1.0)) for _ in range(2)]
+        await until(lambda: len(told.lines("linger")) == 2, timeout=20)
+        before = set(workers_of(process))
+        os.kill(process.pid, signal.SIGHUP)
+        assert {await job.result(timeout=20) for job in running} == before
+        await until(
+            lambda: len(workers_of(process)) == 2 and not before & set(workers_of(process)), timeout=20
+        )
+        after = await (await client.enqueue(tasks.pid.job(0))).result(timeout=20)
+        assert after not in before
+    assert len(told.lines("linger")) == 2  # nobody ran one of them again
+
+
+async def test_workers_end_when_their_supervisor_is_killed(
+    server: RedisServer, client: JobClient, told: Told
+) -> None:
+    async with supervisor(server, told, "--processes", "1") as process:
+        worker = await (await client.enqueue(tasks.pid.job(0))).result(timeout=20)
+        process.kill()
+        await until(lambda: is_gone(worker), timeout=5)
+
+
+async def test_a_supervisor_of_nothing_that_works_says_so_and_ends(server: RedisServer, told: Told) -> None:
+    options = WorkerProcessOptions(
+        ("--processes", "2"), env={"REDIS_URL": server.url, "TOLD": str(told.path)}, cwd=ROOT
+    )
+    async with WorkerProcess("tests.jobs.supervised_tasks:nothing", options) as process:
+        assert await process.exited() == 2
+        assert "has no 'nothing'" in process.output
