@@ -88,6 +88,9 @@ def _end_with(parent: int) -> None:
             _die()
 
 
+def _nothing() -> None: ...
+
+
 def _leave_it_to_the_worker(_number: int, _frame: FrameType | None) -> None: ...
 
 
@@ -129,7 +132,7 @@ class Child:
         self._codec = JsonCodec()
         self._tasks: dict[str, Task[..., Any]] = {}
         self._soft = _SoftAlarm()
-        self._flush: Callable[[], object] | None = None
+        self._flush: Callable[[], object] = _nothing
 
     def send(self, answer: Answer) -> None:
         """Write a message; a worker that is gone is the listening thread's to notice."""
@@ -155,7 +158,7 @@ class Child:
             logger.exception("the set-up of a process child failed: %s", setup.target)
             return
         flush = getattr(made, "flush", None)
-        self._flush = flush if callable(flush) else None
+        self._flush = flush if callable(flush) else _nothing
 
     def run(self, call: Call) -> Answer:
         """Run one job to its answer. Never raises."""
@@ -165,9 +168,9 @@ class Child:
             return self._answer(call, run)
         finally:
             context.close_scope(token)
-            if self._flush is not None:  # the process is killed when its worker ends
+            for flush in (sys.stdout.flush, self._flush):  # nobody does at the end: the process is killed
                 with contextlib.suppress(Exception):
-                    self._flush()
+                    flush()
 
     def _answer(self, call: Call, run: Run) -> Answer:
         task: Task[..., Any] | None = None

@@ -165,7 +165,11 @@ class ProcessPool:
         try:
             options = self._options
             hello = Hello([str(place) for place in sys.path], list(options.modules), options.setup)
-            await _within(_START_LIMIT, child.start(hello))
+            async with asyncio.timeout(_START_LIMIT):
+                await child.start(hello)
+        except TimeoutError:
+            self._end(child)
+            raise JobProcessDied(f"no process was ready within {_START_LIMIT:g} s") from None
         except BaseException:
             self._end(child)
             raise

@@ -111,7 +111,7 @@ class Supervisor:
                 worker.leave("the supervisor ends")
 
     def restart(self) -> None:
-        """Replace the workers, one after the other."""
+        """Replace the workers, one after the other. A burst has its workers to the end."""
         self._restart_wanted.set()
 
     async def run(self) -> int:
@@ -218,9 +218,13 @@ class Supervisor:
         while True:
             await self._restart_wanted.wait()
             self._restart_wanted.clear()
+            if self._options.burst:
+                continue
             logger.info("the workers are replaced, one after the other")
             for place in self._places:
-                if not await self._renew(place):
+                if self._stopping.is_set():
+                    return
+                if not await self._renew(place) and not self._stopping.is_set():
                     logger.error("a new worker did not get ready: the restart ends, and the others stay")
                     break
 

@@ -45,6 +45,17 @@ def spin(pid_file: str) -> None:
 
 
 @task(queue=QUEUE, run_in="process", hard_limit=0.5)
+def hold(seconds: int) -> None:
+    """Keep the interpreter to itself, as a long call into C may."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@task(queue=QUEUE, run_in="process", hard_limit=60)
+def hold_long(seconds: int) -> None:
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@task(queue=QUEUE, run_in="process", hard_limit=0.5)
 def spawn_and_wait(pid_file: str) -> None:
     """Start a process, tell its pid, and wait for it."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -105,14 +105,17 @@ async def test_an_endless_loop_ends_within_a_second_of_its_limit_and_its_sibling
         assert pid in again  # neither the worker nor the sibling has come to harm
 
 
-async def test_what_a_job_has_started_is_killed_with_it(
+async def test_a_call_into_c_and_what_a_job_has_started_end_at_the_limit(
     valkey_url: str, enqueue: Enqueue, queue: str, tmp_path: Path
 ) -> None:
     async with shop_worker(valkey_url, queue):
+        holding = await enqueue(shop.hold, 30)
         job = await enqueue(shop.spawn_and_wait, str(tmp_path / "pid"))
         with pytest.raises(JobFailed, match="hard limit"):
             await job.result(timeout=15)
         await until(lambda: is_gone(int((tmp_path / "pid").read_text())))
+        with pytest.raises(JobFailed, match="hard limit"):
+            await holding.result(timeout=15)
 
 
 async def test_a_soft_limit_is_raised_in_the_middle_of_a_computation(
@@ -218,9 +221,9 @@ async def test_a_child_logs_as_its_worker_does_and_dies_with_it(
     assert [(line["service"], line["request_id"], line["job_id"]) for line in lines] == [
         ("shop", "req-8", told.id)
     ]
-    await client.enqueue(shop.sleep.job(60))
-    await until(lambda: len(psutil.Process(worker.pid).children()) >= 1)
-    pids = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
-    assert pids
+    await client.enqueue(shop.hold_long.job(60))
+    [child] = psutil.Process(worker.pid).children()
+    await until(lambda: child.status() == psutil.STATUS_SLEEPING and child.num_threads() == 2)
+    pids = [child.pid]
     worker.kill()
     await until(lambda: all(is_gone(pid) for pid in pids), timeout=5)
