@@ -1,4 +1,4 @@
-"""What a producer holds after an enqueue: ask the job for its result, its status, its progress."""
+"""What a producer holds after an enqueue: ask the job for its result, status, progress, or to be aborted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class JobReader(Protocol):
     async def status(self, queue: str, job_id: str) -> JobStatus: ...
 
     async def progress(self, job_id: str) -> Progress | None: ...
+
+    async def abort(self, queue: str, job_id: str) -> bool: ...
 
 
 class JobHandle(Generic[R_co]):
@@ -75,3 +77,16 @@ class JobHandle(Generic[R_co]):
     async def progress(self) -> Progress | None:
         """What the job last said of its progress, or None. One round trip."""
         return await self._reader.progress(self.id)
+
+    async def abort(self) -> bool:
+        """Ask for the job to be aborted; False when it has ended. One round trip.
+
+        One that waits ends without running, at once if a worker is free, also when it is due later. One that runs
+        is cancelled by its worker within half a second; a function that runs in a thread ends as it ends. `result`
+        then raises JobAborted.
+
+        Raises:
+            JobNotFound: there is no such job. Nothing is written.
+            StoreUnavailable: the server did not answer.
+        """
+        return await self._reader.abort(self.queue, self.id)

@@ -49,7 +49,7 @@ def error_record(error: BaseException) -> ErrorRecord:
     The frames begin at the user's code. An error that was raised on its behalf, such as the hard limit's, shows
     the frames of its cause.
     """
-    if isinstance(error, CarriedError):
+    if type(error) is CarriedError:  # not isinstance: it asks the error, whose answers may raise
         return error.record
     frames = _frames(_traceback_of(error))
     if not frames:

@@ -20,7 +20,7 @@ from aioinfra.jobs.job import ErrorRecord, JobStatus, Progress
 from aioinfra.jobs.payload import JobCodec, ResultInfo
 from aioinfra.jobs.records import ABORTED
 from aioinfra.jobs.replies import ReplyListener
-from aioinfra.jobs.store import JobStore
+from aioinfra.jobs.store import AbortAnswer, JobStore
 
 _LONGEST_WAIT = 1e9
 """Seconds."""
@@ -102,6 +102,13 @@ class ResultReader:
             return None if data is None else msgspec.json.decode(data, type=Progress)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise DecodeError("the progress of the job cannot be read") from None
+
+    async def abort(self, queue: str, job_id: str) -> bool:
+        """Ask for a job to be aborted; False when it has ended. Raises JobNotFound. One round trip."""
+        answer = await self._store.abort(job_id, queue)
+        if answer is AbortAnswer.UNKNOWN:
+            raise JobNotFound(job_id)
+        return answer is not AbortAnswer.ENDED
 
 
 def value_of(info: ResultInfo, job_id: str, returns: Any) -> Any:

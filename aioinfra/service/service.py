@@ -18,6 +18,7 @@ from aioinfra.cache.manager import CacheManager
 from aioinfra.config import Settings
 from aioinfra.errors import ConfigError, LifecycleError
 from aioinfra.jobs.arq import ArqWorker
+from aioinfra.jobs.admin import JobAdmin
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.eviction import await_safe_server
 from aioinfra.jobs.hooks import EndHook, JobHooks, LifeHook, StartHook, check_hook
@@ -114,6 +115,11 @@ class Service:
     def jobs(self) -> JobClient:
         """The job client. Raises LifecycleError while the service is not open."""
         return self._opened().jobs
+
+    @property
+    def admin(self) -> JobAdmin:
+        """Controls of the jobs server: pause, requeue, run now. Raises LifecycleError while not open."""
+        return JobAdmin(self._opened().jobs_redis)
 
     @property
     def settings(self) -> Settings:

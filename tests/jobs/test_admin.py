@@ -357,6 +357,21 @@ class TestAbort:
         async with working(redis_url, work):
             assert await handle.result(timeout=3) == "ran"
 
+    async def test_a_handle_aborts_its_job(
+        self, redis_url: str, client: JobClient, admin: JobAdmin, queue: str
+    ) -> None:
+        @task(queue=queue, name="f")
+        async def work() -> None: ...
+
+        handle = await client.enqueue(job("f", queue, delay=3600))
+        assert await handle.abort()
+        async with working(redis_url, work):
+            with pytest.raises(JobAborted):
+                await handle.result(timeout=3)
+        assert not await handle.abort()
+        with pytest.raises(JobNotFound):
+            await client.handle(f"{queue}nobody", queue).abort()
+
 
 class TestJobs:
     async def test_a_deleted_job_is_gone_and_a_running_one_is_refused(
