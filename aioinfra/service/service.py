@@ -17,8 +17,8 @@ from aioinfra.cache.decorator import CachedFunction, CachedSettings, cached
 from aioinfra.cache.manager import CacheManager
 from aioinfra.config import Settings
 from aioinfra.errors import ConfigError, LifecycleError
-from aioinfra.jobs.arq import ArqWorker
 from aioinfra.jobs.admin import JobAdmin
+from aioinfra.jobs.arq import ArqWorker
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.eviction import await_safe_server
 from aioinfra.jobs.hooks import EndHook, JobHooks, LifeHook, StartHook, check_hook
