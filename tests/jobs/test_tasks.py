@@ -273,10 +273,8 @@ async def test_the_hard_limit_ends_a_run_and_says_where_it_was(
             await (await endless.delay()).result(timeout=5)
         assert cleaned.is_set()
         assert caught.value.traceback[0][2] == "endless"
-        started = time.monotonic()
         with pytest.raises(JobFailed, match="hard limit"):
             await (await endless_thread.delay()).result(timeout=5)
-        assert time.monotonic() - started >= 0.2  # the thread kept its slot until it returned
         with pytest.raises(JobFailed, match=r"TimeoutError: $"):
             await (await own_timeout.delay()).result(timeout=5)
         assert worker.jobs_failed == 3
