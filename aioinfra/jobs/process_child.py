@@ -47,7 +47,8 @@ from aioinfra.jobs.process_messages import (
     length_of,
 )
 from aioinfra.jobs.records import error_record
-from aioinfra.jobs.task import Task, TaskOptions
+from aioinfra.jobs.task import Task
+from aioinfra.jobs.task_options import TaskOptions
 from aioinfra.jobs.threads import TaskExitError
 
 logger = logging.getLogger("aioinfra.jobs")
