@@ -277,7 +277,7 @@ async def test_the_hard_limit_ends_a_run_and_says_where_it_was(
             await (await endless_thread.delay()).result(timeout=5)
         with pytest.raises(JobFailed, match=r"TimeoutError: $"):
             await (await own_timeout.delay()).result(timeout=5)
-        assert worker.jobs_failed == 3
+        await until(lambda: worker.jobs_failed == 3)  # the thread keeps its slot until it returns
 
 
 async def test_a_thousand_jobs_at_once(redis_url: str, client: JobClient, queue: str) -> None:
