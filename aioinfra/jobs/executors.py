@@ -34,6 +34,11 @@ class Places:
     threads: Threads
     processes: ProcessPool | None = None
 
+    async def aclose(self) -> None:
+        """Kill the processes. Threads cannot be ended."""
+        if self.processes is not None:
+            await self.processes.aclose()
+
 
 class TaskRunnable:
     """A `Task` as the engine runs it.

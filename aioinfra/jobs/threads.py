@@ -66,6 +66,11 @@ class Threads:
         # The worker only wanted to stop: what was done in time need not be done again.
         return thread.result()
 
+    @property
+    def stuck(self) -> int:
+        """Threads that go on although their run has ended."""
+        return len(self._stuck)
+
     def holds(self, task: str) -> bool:
         """Whether a thread of a task goes on although its run has ended."""
         return any(name == task for name, _ in self._stuck.values())

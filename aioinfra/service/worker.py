@@ -119,4 +119,4 @@ async def run_to_end(worker: ArqWorker, supervised: Supervised | None = None) ->
             raise
     finally:
         await worker.close()
-    return len(worker.tasks)
+    return worker.outliving

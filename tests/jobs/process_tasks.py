@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from aioinfra import Backoff, JobContext, Retry, Service, SoftTimeLimit, task
+from aioinfra import Backoff, JobContext, Retry, SoftTimeLimit, task
 
 QUEUE = os.environ.get("PROCESS_QUEUE", "processes")
 
@@ -51,7 +51,8 @@ def hold(seconds: int) -> None:
 
 
 @task(queue=QUEUE, run_in="process", hard_limit=60)
-def hold_long(seconds: int) -> None:
+def hold_long(seconds: int, pid_file: str) -> None:
+    Path(pid_file).write_text(f"{os.getpid()}")
     ctypes.PyDLL(None).sleep(seconds)
 
 
@@ -129,6 +130,3 @@ def large(size: int) -> str:
 @task(queue=QUEUE, run_in="process")
 def not_json() -> object:
     return object
-
-
-service = Service.from_env(include=["tests.jobs.process_tasks"])

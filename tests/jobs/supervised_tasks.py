@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from aioinfra import Service, task
+from aioinfra import Backoff, JobContext, Service, task
 from aioinfra.jobs.supervised import resident_bytes
 
 QUEUE = "supervised"
@@ -36,6 +36,13 @@ async def leak(number: int, size: int) -> tuple[int, int]:
 
 
 @task(queue=QUEUE)
+async def count(number: int) -> int:
+    await asyncio.sleep(0.02)
+    _tell(f"count-{number}")
+    return os.getpid()
+
+
+@task(queue=QUEUE)
 def crash(marker: str) -> str:
     """Kill the worker, the first time."""
     if not Path(marker).exists():
@@ -48,6 +55,13 @@ def crash(marker: str) -> str:
 def stuck() -> None:
     _tell("stuck")
     time.sleep(60)
+
+
+@task(queue=QUEUE, hard_limit=0.2, retry=Backoff(tries=2, base=0))
+def stuck_once(ctx: JobContext) -> int:
+    if ctx.attempt == 1:
+        time.sleep(60)
+    return ctx.attempt
 
 
 @task(queue=QUEUE)

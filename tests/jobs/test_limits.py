@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aioinfra import Backoff, SoftTimeLimit, task
+from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument, JobFailed
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.limits import limited
+from aioinfra.testing.servers import RedisServer
+from aioinfra.testing.worker_process import WorkerProcess, WorkerProcessOptions
+from tests.jobs import supervised_tasks
 from tests.jobs.kit import until, working
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 async def test_a_soft_limit_is_raised_in_the_job_which_can_clean_up(
@@ -179,6 +186,21 @@ async def test_an_aborted_thread_gives_up_waiting_at_its_limit(
         with pytest.raises(Exception, match="aborted"):
             await job.result(timeout=3)
         go_on.set()
+
+
+async def test_a_worker_ends_although_a_thread_is_stuck_whose_job_has_long_been_retried(
+    tmp_path: Path,
+) -> None:
+    async with RedisServer() as server, RedisClient(server.url) as redis:
+        client = JobClient(redis)
+        env = {"REDIS_URL": server.url, "TOLD": str(tmp_path / "told")}
+        options = WorkerProcessOptions(("--grace", "0.2"), env=env, cwd=ROOT)
+        async with WorkerProcess("tests.jobs.supervised_tasks:service", options) as worker:
+            job = await client.enqueue(supervised_tasks.stuck_once.job())
+            assert await job.result(timeout=20) == 2
+            worker.terminate()
+            assert await worker.exited(12) == 0
+        await client.aclose()
 
 
 def _sync() -> None: ...

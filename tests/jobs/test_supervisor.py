@@ -112,27 +112,26 @@ async def test_two_workers_serve_a_crash_is_repaired_and_sigterm_ends_them_in_or
 async def test_workers_are_replaced_after_so_many_jobs_and_none_is_lost_or_run_twice(
     server: RedisServer, client: JobClient, told: Told
 ) -> None:
-    jobs = await client.enqueue_many([tasks.leak.job(number, 1) for number in range(60)])
-    options = ("--processes", "2", "--max-jobs-per-child", "10", "--concurrency", "2")
+    jobs = await client.enqueue_many([tasks.count.job(number) for number in range(40)])
+    options = ("--max-jobs-per-child", "10", "--concurrency", "2")
     async with supervisor(server, told, *options, "--burst") as process:
         results = await asyncio.gather(*[job.result(timeout=30) for job in jobs])
         assert await process.exited() == 0  # a burst ends by itself
     runs = Counter(line.split()[0] for line in told.lines())
-    assert runs == {f"leak-{number}": 1 for number in range(60)}
-    assert len({pid for pid, _ in results}) >= 3
+    assert runs == {f"count-{number}": 1 for number in range(40)}
+    assert len(set(results)) >= 3
 
 
-@pytest.mark.parametrize("count", [300])
 async def test_a_leak_of_a_megabyte_a_job_stays_under_the_memory_limit(
-    server: RedisServer, client: JobClient, told: Told, count: int
+    server: RedisServer, client: JobClient, told: Told
 ) -> None:
-    limit = 220
+    count, limit = 200, 180
     jobs = await client.enqueue_many([tasks.leak.job(number, 1 << 20) for number in range(count)])
-    options = ("--processes", "2", "--max-rss", str(limit), "--concurrency", "4")
+    options = ("--max-rss", str(limit), "--concurrency", "4")
     async with supervisor(server, told, *options):
         results = await asyncio.gather(*[job.result(timeout=40) for job in jobs])
     assert max(rss for _, rss in results) < limit << 20
-    assert len({pid for pid, _ in results}) >= 3
+    assert len({pid for pid, _ in results}) >= 2
     runs = Counter(line.split()[0] for line in told.lines())
     assert runs == {f"leak-{number}": 1 for number in range(count)}
 
@@ -178,7 +177,7 @@ async def test_workers_end_when_their_supervisor_is_killed(
 
 async def test_a_supervisor_of_nothing_that_works_says_so_and_ends(server: RedisServer, told: Told) -> None:
     options = WorkerProcessOptions(
-        ("--processes", "2"), env={"REDIS_URL": server.url, "TOLD": str(told.path)}, cwd=ROOT
+        ("--processes", "1"), env={"REDIS_URL": server.url, "TOLD": str(told.path)}, cwd=ROOT
     )
     async with WorkerProcess("tests.jobs.supervised_tasks:nothing", options) as process:
         assert await process.exited() == 2

@@ -23,8 +23,8 @@ from aioinfra.jobs.arq.duties import HEARTBEAT, beating, cancel_aborted, survivi
 from aioinfra.jobs.arq.settings import EngineOptions, url_of_pool
 from aioinfra.jobs.context import ProgressSink
 from aioinfra.jobs.eviction import warn_of_eviction
+from aioinfra.jobs.executors import Places
 from aioinfra.jobs.job import Outcome, Released, Retried, Run, Succeeded
-from aioinfra.jobs.processes import ProcessPool
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.uncancelled import uncancelled
 from aioinfra.jobs.worker import JobWorker
@@ -57,7 +57,7 @@ class ArqWorker(arq.worker.Worker):
     ) -> None:
         self._job_worker: JobWorker | None = None
         self._url: str | None = None
-        self._processes: ProcessPool | None = None
+        self._places: Places | None = None
         self._picks = True
         self._signals = 0
         self.engine = engine or EngineOptions()
@@ -93,7 +93,7 @@ class ArqWorker(arq.worker.Worker):
         # Where arq's own parts say that they are.
         settings.setdefault("queue_name", next(iter(filled.queues.weights)))
         worker = cls(stand_ins(tasks), engine=filled, max_jobs=concurrency, **settings)
-        worker._url, worker._processes = url, places.processes
+        worker._url, worker._places = url, places
         return worker
 
     # arq's life cycle
@@ -156,8 +156,8 @@ class ArqWorker(arq.worker.Worker):
                 await worker.run(burst=self.burst, burst_limit=limit)
             finally:
                 self._job_worker = None
-                if self._processes is not None:
-                    await uncancelled(asyncio.create_task(self._processes.aclose()))
+                if self._places is not None:
+                    await uncancelled(asyncio.create_task(self._places.aclose()))
 
     # arq's periodic duties
 
@@ -185,6 +185,12 @@ class ArqWorker(arq.worker.Worker):
             raise
 
     # Stopping
+
+    @property
+    def outliving(self) -> int:
+        """Jobs and threads that have not ended although they were told to, or are over their limit."""
+        stuck = 0 if self._places is None else self._places.threads.stuck
+        return max(len(self.tasks), stuck)
 
     @property
     def allow_pick_jobs(self) -> bool:
