@@ -7,16 +7,16 @@ A hook is told; a middleware takes part. So a job that ended counts as it ended,
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.context import JobContext
 from aioinfra.jobs.job import Outcome
+from aioinfra.jobs.limits import limited
 from aioinfra.jobs.records import printable
 
 logger = logging.getLogger("aioinfra.jobs")
@@ -24,9 +24,9 @@ logger = logging.getLogger("aioinfra.jobs")
 LIMIT: Final = 10.0
 """Seconds after which a hook is cancelled: it holds a job's slot, or the process' end. A startup has no limit."""
 
-LifeHook = Callable[[], Awaitable[object]]
-StartHook = Callable[[JobContext], Awaitable[object]]
-EndHook = Callable[[JobContext, Outcome], Awaitable[object]]
+LifeHook = Callable[[], Coroutine[Any, Any, object]]
+StartHook = Callable[[JobContext], Coroutine[Any, Any, object]]
+EndHook = Callable[[JobContext, Outcome], Coroutine[Any, Any, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,10 @@ def check_hook(argument: str, hook: object) -> None:
         raise InvalidArgument(argument, "must be given a coroutine function: async def")
 
 
-async def _told(hook: Callable[..., Awaitable[object]], event: str, what: str, *told: Any) -> None:
+async def _told(hook: Callable[..., Coroutine[Any, Any, object]], event: str, what: str, *told: Any) -> None:
     """Call a hook whose failure undoes nothing. A cancellation passes."""
-    name = getattr(hook, "__qualname__", type(hook).__name__)
     try:
-        async with asyncio.timeout(LIMIT) as limit:
-            await hook(*told)
-    except Exception as error:
-        if isinstance(error, TimeoutError) and limit.expired():
-            logger.error("%s hook %s: no end within %g s, at %r", event, name, LIMIT, printable(what))  # noqa: TRY400 - where it waited says little
-        else:
-            logger.exception("%s hook %s failed, at %r", event, name, printable(what))
+        await limited(hook(*told), LIMIT)
+    except Exception:
+        name = getattr(hook, "__qualname__", type(hook).__name__)
+        logger.exception("%s hook %s failed, at %r", event, name, printable(what))
