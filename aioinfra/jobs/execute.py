@@ -11,7 +11,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
+from aioinfra.jobs.forks import end_if_forked
 from aioinfra.jobs.job import Aborted, Cancel, Failed, Outcome, Released, Run, Succeeded
+from aioinfra.jobs.threads import TaskExitError
 
 _CANCELLED: dict[Cancel, Outcome] = {Cancel.ABORT: Aborted(), Cancel.RELEASE: Released()}
 
@@ -67,7 +69,7 @@ def refuse(run: Run, runnable: Runnable) -> Outcome | None:
 
 
 async def execute(run: Run, runnable: Runnable, begin: Awaitable[None] | None = None) -> Outcome:
-    """Run a job that was not refused to its outcome. Raises nothing but KeyboardInterrupt and GeneratorExit.
+    """Run a job that was not refused to its outcome. Raises nothing, unless its loop has ended.
 
     ``begin`` is awaited before the task is called; it raises nothing but a cancellation.
     """
@@ -75,17 +77,39 @@ async def execute(run: Run, runnable: Runnable, begin: Awaitable[None] | None = 
         if begin is not None:
             await begin
         value = await runnable.call(run)
+        end_if_forked()
     except asyncio.CancelledError as error:
         if run.cause is not None:
             return _CANCELLED[run.cause]
         if run.worker is not None and run.worker.cancelling():
             return Released()
         return _judged(runnable, error, run)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever a user's task raises becomes an outcome
+    except BaseException as error:
+        end_if_forked(_status_of(error))
+        if isinstance(error, GeneratorExit) and not _in_loop():
+            raise  # the coroutine is being thrown away
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            # The task's own doing: a worker hears of Ctrl-C by its signal handler.
+            ended = TaskExitError(f"the task raised {type(error).__name__}")
+            ended.__cause__ = error
+            error = ended
         return _judged(runnable, error, run)
     return Succeeded(value)
+
+
+def _status_of(error: BaseException) -> int:
+    """The exit status of a forked child that leaves with an error."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 1
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _judged(runnable: Runnable, error: BaseException, run: Run) -> Outcome:

@@ -49,7 +49,7 @@ class Finisher:
         self._worker = uuid.uuid4().hex
         self._batches = 0
         self._waiting: list[Finish] = []
-        self._in_flight = 0
+        self._sent: list[Finish] = []
         self._told: dict[str, asyncio.Future[FinishStatus]] = {}
         self._sender: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
@@ -62,7 +62,11 @@ class Finisher:
     @property
     def outstanding(self) -> int:
         """Finishes that the server has not confirmed yet."""
-        return len(self._waiting) + self._in_flight
+        return len(self._waiting) + len(self._sent)
+
+    def is_under_way(self, claim: Claim) -> bool:
+        """Whether a claim's finish has been handed in and not been settled. O(finishes under way)."""
+        return any(finish.claim.token == claim.token for finish in (*self._waiting, *self._sent))
 
     def submit(self, finish: Finish) -> None:
         """Send a finish with the next batch. O(1), no await.
@@ -109,12 +113,12 @@ class Finisher:
         try:
             while self._waiting:
                 batch = self._next_batch()
-                self._in_flight = len(batch)
+                self._sent = batch
                 await self._send(batch)
-                self._in_flight = 0
+                self._sent = []
         finally:
             # No await since the last look at the queue: a submit in between would find nobody to send it.
-            self._sender, self._in_flight, self.troubled = None, 0, False
+            self._sender, self._sent, self.troubled = None, [], False
             self._empty.set()
             for future in self._told.values():  # none, unless cancelled
                 _tell(future, FinishStatus.LOST)
@@ -177,6 +181,9 @@ class Finisher:
         fenced = statuses.count(FinishStatus.FENCED)
         if fenced:
             logger.warning("%d finishes refused: their jobs were taken over after a lapsed lease", fenced)
+        unburied = statuses.count(FinishStatus.UNBURIED)
+        if unburied:
+            logger.error("%d dead letters refused: has the user a right to aioinfra:dead*?", unburied)
         self.on_settled([finish.claim for finish in batch])
 
 

@@ -98,8 +98,10 @@ class LeaseKeeper:
             self._held.pop(claim.token, None)
 
     def _give_up(self, lost: list[Claim]) -> None:
+        lost = [claim for claim in lost if claim.token in self._held]  # others were finished meanwhile
         self.drop(lost)
-        self._on_lost(lost)
+        if lost:
+            self._on_lost(lost)
 
     def beat(self) -> None:
         """The event loop moves; to be called at least once a second."""

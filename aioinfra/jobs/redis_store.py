@@ -102,6 +102,8 @@ class RedisJobStore:
         reply = await self._client.run_script(script("claim"), keys, args)
         try:
             now, next_due, sizes, wrong, flat, paused = reply
+            if type(now) is not int or type(next_due) is not int:
+                raise TypeError("times are whole numbers")
             return ClaimReply(
                 claims=_claims(keys, request.token, now, flat),
                 next_due_ms=None if next_due < 0 else max(0, next_due - now),

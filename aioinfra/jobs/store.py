@@ -65,6 +65,8 @@ class FinishStatus(Enum):
     """What became of a finish; the letters of finish.lua, and LOST."""
 
     RECORDED = "k"
+    UNBURIED = "u"
+    """Recorded, but its dead letter could not be written."""
     PARKED = "p"
     """Left to other workers, for now."""
     FENCED = "f"

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aioinfra.errors import InvalidArgument
+from aioinfra.jobs.forks import watch_forks
 from aioinfra.jobs.intake import Intake
 from aioinfra.jobs.job import Action, Cancel, Claim, ClaimReply, Finish, Outcome, Run
 from aioinfra.jobs.lease import LeaseOptions
@@ -144,6 +145,7 @@ class JobWorker:
         A cancellation gives running jobs back at once, records what has ended, and is raised again.
         """
         self._task = asyncio.current_task()
+        watch_forks(asyncio.get_running_loop())
         helpers = [
             asyncio.create_task(self._parts.wake.run(), name="aioinfra-wake"),
             asyncio.create_task(self._keep_house(), name="aioinfra-housekeeping"),

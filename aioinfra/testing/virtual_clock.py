@@ -49,8 +49,7 @@ class VirtualClock:
 
     def __init__(self, start: float | None = None, *, flows: bool = False) -> None:
         start = time.time() if start is None else start
-        if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start < 1e11:
-            raise InvalidArgument("start", "must be unix seconds")
+        _check_wall("start", start)
         self._flows = flows
         self._origin = self._now = time.monotonic()
         self._real = self._origin
@@ -185,7 +184,11 @@ class VirtualClock:
 
         Args:
             timestamp: unix seconds.
+
+        Raises:
+            InvalidArgument: it is no time.
         """
+        _check_wall("timestamp", timestamp)
         self._wall = timestamp - (self.monotonic() - self._origin)
 
     # Parts
@@ -247,6 +250,11 @@ class VirtualClock:
                 return False
             # A real pause in which the loop's selector is not blocked by a timer that is far away.
             await asyncio.to_thread(time.sleep, _REAL_PAUSE)
+
+
+def _check_wall(argument: str, moment: object) -> None:
+    if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < 1e11:
+        raise InvalidArgument(argument, "must be unix seconds")
 
 
 def _check_step(seconds: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from aioinfra import task
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import DecodeError, StoreDenied, StoreError, StoreUnavailable
+from aioinfra.errors import DecodeError, JobFailed, StoreDenied, StoreError, StoreUnavailable
 from aioinfra.jobs.claim import Claimer, QueueOptions
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.job import Action, ClaimReply, Finish, StoredRequest
@@ -315,3 +315,45 @@ class TestUnwritableEnds:
         [letter] = await client.dead_letters(queue)
         assert (letter.job_id, letter.reason) == (f"{prefix}list", "expired")
         assert not await redis.execute("EXISTS", f"arq:job:{prefix}list")
+
+
+class TestRights:
+    """A user who may not touch what is the engine's own."""
+
+    async def test_without_a_right_to_dead_letters_a_failed_job_still_ends_once(
+        self, own_server: OwnServerFactory, queue: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server = own_server(tcp=True)
+        runs = 0
+
+        @task(queue=queue)
+        async def fail() -> None:
+            nonlocal runs
+            runs += 1
+            raise DecodeError("broken")
+
+        async with RedisClient(server.url) as admin:
+            keys = (f"{queue}*", "arq:*", "aioinfra:[cfpr]*")  # not aioinfra:dead*
+            rules = [*(f"~{key}" for key in keys), "&*", "+@all"]
+            await admin.execute("ACL", "SETUSER", "narrow", "on", ">narrow", "reset", *rules, "on", ">narrow")
+            fail.client = JobClient(admin)
+            job = await fail.delay()
+            await run_burst(server.url.replace("//", "//narrow:narrow@"), fail)
+            assert runs == 1
+            with pytest.raises(JobFailed):
+                await job.result(timeout=2)
+            assert await admin.execute("ZCARD", queue) == 0
+            await fail.client.aclose()
+        assert "1 dead letters refused" in caplog.text
+
+    async def test_a_full_index_of_dates_to_come_does_not_push_out_new_letters(
+        self, own_server: OwnServerFactory, queue: str, prefix: str
+    ) -> None:
+        async with RedisClient(own_server().url) as redis:
+            junk = [str(part) for number in range(10_000) for part in ("inf", f"junk{number}")]
+            await redis.execute("ZADD", f"aioinfra:dead:{queue}", *junk)
+            store = RedisJobStore(redis)
+            await add(store, queue, prefix, [b"a"])
+            [claim] = (await store.claim(asking(queue))).claims
+            await store.finish("w", "n", [Finish(claim, Action.BURY, record=b"{}")])
+            assert await redis.execute("ZRANGE", f"aioinfra:dead:{queue}", 0, -1) == [f"{prefix}0".encode()]

@@ -86,9 +86,11 @@ class Command:
 
 
 @asynccontextmanager
-async def command(tmp_path: Path, url: str, queue: str, *options: str) -> AsyncIterator[Command]:
-    """`aioinfra worker` on the module above; killed if it survives the block."""
-    (tmp_path / "stories.py").write_text(MODULE)
+async def command(
+    tmp_path: Path, url: str, queue: str, *options: str, more: str = ""
+) -> AsyncIterator[Command]:
+    """`aioinfra worker` on the module above and ``more`` of it; killed if it survives the block."""
+    (tmp_path / "stories.py").write_text(MODULE + more)
     told = tmp_path / "told"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aioinfra", "worker", "stories:service", *options),

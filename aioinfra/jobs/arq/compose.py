@@ -64,7 +64,7 @@ def compose(
         _runner(worker, engine, store, finisher, observer),
         finisher,
         Wake(client, list(queues.weights)),
-        _lease_keeper(engine, client, observer),
+        _lease_keeper(engine, client, finisher, observer),
         observer,
     )
     grace = float(worker._job_completion_wait) if engine.grace is None else engine.grace  # noqa: SLF001 - arq keeps it under this name alone
@@ -94,22 +94,28 @@ def _runner(
     return HookedRunner(runner, engine.hooks) if engine.hooks.end else runner
 
 
-def _lease_keeper(engine: EngineOptions, client: RedisClient, observer: JobObserver) -> LeaseKeeper:
+def _lease_keeper(
+    engine: EngineOptions, client: RedisClient, finisher: Finisher, observer: JobObserver
+) -> LeaseKeeper:
     now_ms = script_time(engine.clock)
+
+    def report(claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            if not finisher.is_under_way(
+                claim
+            ):  # else it may be gone because it is recorded; the answer will tell
+                logger.warning(
+                    "the lease of job %s is lost; what it returns will not be recorded",
+                    printable(claim.job_id),
+                )
+
     return LeaseKeeper(
         lambda: RedisLeaseStore(client.blocking_connection(), now_ms=now_ms),
         engine.lease,
-        on_lost=_report_lost,
+        on_lost=report,
         on_error=lambda: observer.store_error("lease"),
         clock=engine.clock,
     )
-
-
-def _report_lost(claims: Sequence[Claim]) -> None:
-    for claim in claims:
-        logger.warning(
-            "the lease of job %s is lost; what it returns will not be recorded", printable(claim.job_id)
-        )
 
 
 def places_of_tasks(tasks: Sequence[Task[..., Any]], engine: EngineOptions, concurrency: int) -> Places:

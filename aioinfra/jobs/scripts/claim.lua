@@ -62,7 +62,8 @@ end
 
 -- Whether a due member's lease has ended by the time that was handed in, which the server does not know.
 local function lapsed(id, holder)
-  return virtual and names(redis.call('GET', 'aioinfra:claim:' .. id), holder)
+  local claimed = virtual and redis.pcall('GET', 'aioinfra:claim:' .. id)
+  return type(claimed) == 'string' and names(claimed, holder)
 end
 
 -- Ids and scores, in turn, of up to `want` members that are due and that nobody holds.
@@ -228,7 +229,7 @@ end
 if ARGV[9] == '1' and claimed_before() then
   return {now, now, sizes, wrong, claims, paused}
 end
-local any_paused = redis.call('EXISTS', 'aioinfra:paused') == 1
+local any_paused = redis.pcall('EXISTS', 'aioinfra:paused') == 1 -- a user may have no right to it
 for queue = 1, #KEYS do
   held[queue], looked[queue], taken[queue] = 0, 0, 0
   if any_paused and redis.pcall('SISMEMBER', 'aioinfra:paused', KEYS[queue]) == 1 then

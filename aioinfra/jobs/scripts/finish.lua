@@ -10,6 +10,7 @@
 --              error record
 -- Reply one letter a claim
 --       k recorded
+--       u recorded, but the dead letter could not be written
 --       p parked: left to other workers for now
 --       f fenced: the claim is no longer the current one, or its queue's key is not a sorted set any more, so
 --         that it cannot go back; nothing was changed
@@ -62,29 +63,38 @@ end
 
 -- Makes room for what only this engine writes: a key of another type there would keep a job from ever ending.
 local function of_type(kind, key)
-  local found = redis.call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then
-    redis.call('DEL', key)
+  local found = redis.pcall('TYPE', key)
+  if found.ok and found.ok ~= kind and found.ok ~= 'none' then
+    redis.pcall('DEL', key)
   end
   return key
 end
 
+-- Writes the dead letter; whether it could: the user may have no right to. The job ends in any case.
 local function bury(queue, id, record)
   local letter = of_type('hash', 'aioinfra:dead-letter:' .. queue .. ':' .. id)
   local index = of_type('zset', 'aioinfra:dead:' .. queue)
   local payload = redis.pcall('GET', 'arq:job:' .. id)
   payload = type(payload) == 'string' and payload or ''
-  redis.call('HSET', letter, 'payload', payload, 'record', record, 'at', now_text)
+  local written = redis.pcall('HSET', letter, 'payload', payload, 'record', record, 'at', now_text)
+  local listed = redis.pcall('ZADD', index, now_text, id)
+  if type(written) ~= 'number' or type(listed) ~= 'number' then
+    return false
+  end
   redis.call('EXPIRE', letter, ARGV[4])
-  redis.call('ZADD', index, now_text, id)
   redis.call('EXPIRE', index, ARGV[4])
   local over = redis.call('ZCARD', index) - tonumber(ARGV[3])
+  if over > 0 then
+    redis.call('ZREMRANGEBYSCORE', index, string.format('(%.0f', now + 86400000), '+inf') -- nobody died tomorrow
+    over = redis.call('ZCARD', index) - tonumber(ARGV[3])
+  end
   if over > 0 then
     for _, old in ipairs(redis.call('ZRANGE', index, 0, over - 1)) do
       redis.call('DEL', 'aioinfra:dead-letter:' .. queue .. ':' .. old)
     end
     redis.call('ZREMRANGEBYRANK', index, 0, over - 1)
   end
+  return true
 end
 
 local function put_back(queue, id, due)
@@ -135,9 +145,9 @@ end
 -- One claim's end; answers its letter. The claim is the current one.
 local function finish(at, claim, lease)
   local queue, id, action = ARGV[at], ARGV[at + 1], ARGV[at + 3]
-  local number = tonumber(ARGV[at + 6])
+  local number, letter = tonumber(ARGV[at + 6]), 'k'
   if action == 'r' then
-    local letter = retry(queue, id, ARGV[at + 5], number)
+    letter = retry(queue, id, ARGV[at + 5], number)
     if letter == 'f' then
       return letter
     end
@@ -151,7 +161,7 @@ local function finish(at, claim, lease)
     return 'p'
   else
     if action ~= 'd' then
-      bury(queue, id, ARGV[at + 8])
+      letter = bury(queue, id, ARGV[at + 8]) and 'k' or 'u'
       gone[#gone + 1] = 'aioinfra:parked:' .. id
     end
     remove(queue, id, at)
@@ -162,7 +172,7 @@ local function finish(at, claim, lease)
     gone[#gone + 1] = lease
   end
   gone[#gone + 1] = claim
-  return 'k'
+  return letter
 end
 
 -- Whether a claim key's value begins with the token and its '|'; no string is made for it.
