@@ -249,6 +249,33 @@ async def test_the_store_s_refusal_of_a_bulk_reaches_its_layers_and_its_caller(
         assert (await service.jobs.depths([queue]))[queue].queued == 0
 
 
+async def test_a_bulk_that_is_cancelled_on_its_way_cancels_its_layers_and_stores_nothing(
+    valkey_url: str, queue: str
+) -> None:
+    entered, cancelled = 0, 0
+
+    async def layer(request: JobRequest[Any], call_next: EnqueueNext) -> JobHandle[Any]:
+        nonlocal entered, cancelled
+        entered += 1
+        try:
+            if request.args == (3,):
+                await asyncio.Event().wait()
+            return await call_next(request)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    async with service_on(valkey_url, OnEnqueue(layer)) as service:
+        requests = [JobRequest[Any]("work", (number,), queue=queue) for number in range(5)]
+        bulk = asyncio.create_task(service.jobs.enqueue_many(requests))
+        await until(lambda: entered == 5)
+        bulk.cancel()
+        await asyncio.wait([bulk], timeout=5)
+        assert bulk.cancelled()
+        assert cancelled == 5
+        assert (await service.jobs.depths([queue]))[queue].queued == 0
+
+
 async def test_a_layer_may_give_up_in_a_bulk_or_ask_twice(valkey_url: str, queue: str) -> None:
     async def layer(request: JobRequest[Any], call_next: EnqueueNext) -> JobHandle[Any]:
         if request.args == ("impatient",):
