@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
@@ -47,6 +47,7 @@ from aioinfra.jobs.process_messages import (
     length_of,
 )
 from aioinfra.jobs.records import error_record
+from aioinfra.jobs.soft_alarm import SoftAlarm
 from aioinfra.jobs.task import Task
 from aioinfra.jobs.task_options import TaskOptions
 from aioinfra.jobs.threads import TaskExitError
@@ -132,7 +133,7 @@ class Child:
         self._connection = connection
         self._codec = JsonCodec()
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._soft = _SoftAlarm()
+        self._soft = SoftAlarm()
         self._flush: Callable[[], object] = _nothing
 
     def send(self, answer: Answer) -> None:
@@ -212,50 +213,6 @@ class Child:
 
     async def _tell_progress(self, job_id: str, progress: Progress) -> None:  # noqa: ARG002 - a ProgressSink; there is one job
         self.send(Progressed(progress.done, progress.total, progress.message))
-
-
-class _SoftAlarm:
-    """Raises `SoftTimeLimit` in the main thread, by SIGALRM; never in the middle of a message to the worker."""
-
-    def __init__(self) -> None:
-        self._armed = False
-        self._held = False
-        self._owed = False
-
-    @contextlib.contextmanager
-    def after(self, seconds: float | None) -> Iterator[None]:
-        """Raise within the block after so many seconds."""
-        if seconds is None:
-            yield
-            return
-        signal.signal(signal.SIGALRM, self._ring)
-        self._armed, self._owed = True, False
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Let the limit wait for the end of the block."""
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        if self._owed:
-            self._owed = False
-            raise SoftTimeLimit("the soft limit is over")
-
-    def _ring(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._armed:
-            return
-        if self._held:
-            self._owed = True
-        else:
-            raise SoftTimeLimit("the soft limit is over")
 
 
 def _find_task(call: Call) -> Task[..., Any]:

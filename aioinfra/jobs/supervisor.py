@@ -17,16 +17,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psutil
 
 from aioinfra.backoff import Backoff
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.jobs.spawned import SpawnedProcess, how_it_ended
-from aioinfra.jobs.supervised import VARIABLE, Orders
+from aioinfra.jobs.spawned import how_it_ended
+from aioinfra.jobs.supervised import Orders
+from aioinfra.jobs.worker_handle import WorkerHandle
 
 logger = logging.getLogger("aioinfra.supervisor")
 
@@ -73,8 +73,8 @@ class SupervisorOptions:
 class _Place:
     """One of the supervisor's places, and who has it."""
 
-    worker: _Worker | None = None
-    successor: _Worker | None = None
+    worker: WorkerHandle | None = None
+    successor: WorkerHandle | None = None
 
 
 class Supervisor:
@@ -89,7 +89,7 @@ class Supervisor:
         self._command = list(command)
         self._options = options
         self._places = [_Place() for _ in range(options.processes)]
-        self._workers: set[_Worker] = set()
+        self._workers: set[WorkerHandle] = set()
         self._stopping = asyncio.Event()
         self._restart_wanted = asyncio.Event()
         self._anyone_ready = False
@@ -176,9 +176,9 @@ class Supervisor:
         except TimeoutError:
             return
 
-    def _start(self) -> _Worker:
+    def _start(self) -> WorkerHandle:
         options = self._options
-        worker = _Worker(
+        worker = WorkerHandle(
             self._command, Orders(-1, options.max_jobs, options.max_rss, options.grace + MARGIN), self._hear
         )
         self._workers.add(worker)
@@ -186,13 +186,13 @@ class Supervisor:
         logger.info("worker %d starts", worker.process.pid)
         return worker
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: WorkerHandle) -> None:
         self._workers.discard(worker)
         unheard = worker.status == -signal.SIGTERM and not worker.ready.is_set()  # it was only starting
         if self._stopping.is_set() and worker.status and not unheard and not self._status:
             self._status = 1
 
-    def _hear(self, worker: _Worker, line: str) -> None:
+    def _hear(self, worker: WorkerHandle, line: str) -> None:
         word, _, reason = line.partition(" ")
         if word == "ready":
             self._anyone_ready = True
@@ -244,89 +244,3 @@ class Supervisor:
         old.leave("it is replaced")
         await asyncio.wait([old.end])
         return True
-
-
-class _Worker:
-    """One worker process, from its start to its reaped end.
-
-    Args:
-        command, orders: what it runs, and what it is told; the socket is added here.
-        hear: takes its lines.
-    """
-
-    def __init__(self, command: Sequence[str], orders: Orders, hear: Callable[[_Worker, str], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._hear = hear
-        self._grace = orders.grace
-        self._began = self._loop.time()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._closed = asyncio.Event()
-        self._heard = b""
-        self.status = 0
-        """Its exit status, once ``end`` is done."""
-        self.leaving = False
-        self.ready = asyncio.Event()
-        self.over = asyncio.Event()
-        """Set when its place is free: it has ended, or is told to leave."""
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            told = orders._replace(fd=theirs.fileno()).encoded()
-            self.process = SpawnedProcess(command, theirs.fileno(), {VARIABLE: told})
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket, self._read)
-        self.end = asyncio.create_task(self._see_out(), name=f"aioinfra-worker-{self.process.pid}")
-
-    @property
-    def age(self) -> float:
-        """Seconds since its start."""
-        return self._loop.time() - self._began
-
-    def leave(self, reason: str) -> None:
-        """Send it SIGTERM, once, and SIGKILL when its grace is over."""
-        if self.leaving or self.end.done():
-            return
-        self.leaving = True
-        self.over.set()
-        logger.info("worker %d is to leave: %s", self.process.pid, reason)
-        self.process.send(signal.SIGTERM)
-        self._deadline = self._loop.call_later(self._grace, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        logger.error("worker %d does not leave: it is killed, and its jobs run elsewhere", self.process.pid)
-        self.process.kill()
-
-    async def is_ready(self, timeout: float) -> bool:
-        """Wait until it begins to work; False when it ends, leaves, or is not ready in time."""
-        waiting = [asyncio.create_task(self.ready.wait()), asyncio.create_task(self.over.wait())]
-        try:
-            await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-        return self.ready.is_set() and not self.over.is_set()
-
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(65_536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._loop.remove_reader(self._socket)
-            self._closed.set()
-            return
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        for line in lines:
-            self._hear(self, line.decode("utf-8", "replace"))
-
-    async def _see_out(self) -> None:
-        try:
-            await self._closed.wait()
-            self.status = await self.process.reap()
-        finally:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self.over.set()

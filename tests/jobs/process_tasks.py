@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -120,6 +121,17 @@ def tell(ctx: JobContext) -> str | None:
     anyio.run(ctx.progress, 3, 10, "three of ten")
     logging.getLogger("shop").warning("told from a process")
     return ctx.request_id
+
+
+@task(queue=QUEUE, run_in="process", soft_limit=0.2, hard_limit=10)
+def chatter(ctx: JobContext) -> int:
+    """Report progress without rest: the limit comes in the middle of a report."""
+    try:
+        while True:
+            with contextlib.suppress(StopIteration):  # it waits for nothing in a process
+                ctx.progress(1, None, "x" * 900).send(None)
+    except SoftTimeLimit:
+        return os.getpid()
 
 
 @task(queue=QUEUE, run_in="process")

@@ -127,6 +127,14 @@ async def test_a_soft_limit_is_raised_in_the_middle_of_a_computation(
             await (await enqueue(shop.spin_softly, cleans_up=False)).result(timeout=15)
 
 
+async def test_a_soft_limit_in_the_middle_of_a_message_leaves_the_connection_sound(
+    valkey_url: str, enqueue: Enqueue, queue: str
+) -> None:
+    async with shop_worker(valkey_url, queue, slots=1):
+        pids = {await (await enqueue(shop.chatter)).result(timeout=20) for _ in range(3)}
+        assert pids == {await (await enqueue(shop.sleep, 0)).result(timeout=10)}
+
+
 async def test_a_process_that_dies_fails_its_job_and_costs_a_try(
     valkey_url: str, enqueue: Enqueue, queue: str, tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ async def _restart(process: WorkerProcess, client: JobClient, told: Told) -> Non
     await until(lambda: len(told.lines("linger")) == 2, timeout=20)
     before = set(workers_of(process))
     os.kill(process.pid, signal.SIGHUP)
-    assert {await job.result(timeout=20) for job in running} == before
+    assert {await job.result(timeout=20) for job in running} <= before
     await until(lambda: len(workers_of(process)) == 2 and not before & set(workers_of(process)), timeout=20)
     assert await (await client.enqueue(tasks.pid.job(0))).result(timeout=20) not in before
     assert len(told.lines("linger")) == 2  # nobody ran one of them again
