@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aioinfra.jobs.handle import JobHandle
     from aioinfra.jobs.job import JobStatus
     from aioinfra.jobs.limits import SoftTimeLimit
+    from aioinfra.jobs.middleware import JobMiddleware
     from aioinfra.jobs.retry import Retry
     from aioinfra.jobs.task import task
     from aioinfra.logs.setup import get_logger, setup_logging
@@ -34,6 +35,7 @@ _HOMES = {
     "CacheManager": "aioinfra.cache.manager",
     "JobContext": "aioinfra.jobs.context",
     "JobHandle": "aioinfra.jobs.handle",
+    "JobMiddleware": "aioinfra.jobs.middleware",
     "JobStatus": "aioinfra.jobs.job",
     "CacheOptions": "aioinfra.cache.options",
     "MISS": "aioinfra.cache.store",
@@ -61,6 +63,7 @@ __all__ = [
     "CacheOptions",
     "JobContext",
     "JobHandle",
+    "JobMiddleware",
     "JobStatus",
     "RedisClient",
     "Retry",
