@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import cache_get, hot_path, jobs_drain, jobs_pickup, jobs_recovery
+from benchmarks import cache_get, hot_path, jobs_drain, jobs_enqueue, jobs_pickup, jobs_recovery
 from benchmarks.errors import BenchmarkError
 from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish, until_terminated
 from benchmarks.plan import Plan
@@ -22,6 +22,7 @@ BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
     "cache_get": cache_get.run,
     "hot_path": hot_path.run,
     "jobs_drain": jobs_drain.run,
+    "jobs_enqueue": jobs_enqueue.run,
     "jobs_pickup": jobs_pickup.run,
     "jobs_recovery": jobs_recovery.run,
 }

@@ -40,11 +40,13 @@ class ServerUsage:
         cpu: seconds, user and system.
         commands: executed, those within scripts too.
         lookups: keys that were read.
+        memory: bytes in use.
     """
 
     cpu: float
     commands: int
     lookups: int
+    memory: int = 0
 
 
 def binary_of(kind: str) -> str:
@@ -106,14 +108,15 @@ class BenchServer:
 
     def usage(self) -> ServerUsage:
         """CPU and commands so far. One INFO, which is not counted."""
-        info = self._info("cpu", "stats", "commandstats")
+        info = self._info("cpu", "stats", "commandstats", "memory")
         cpu = info["used_cpu_user"] + info["used_cpu_sys"]
         calls = sum(
             stats["calls"]
             for name, stats in info.items()
             if name.startswith("cmdstat_") and name != "cmdstat_info"
         )
-        return ServerUsage(cpu, calls, info["keyspace_hits"] + info["keyspace_misses"])
+        lookups = info["keyspace_hits"] + info["keyspace_misses"]
+        return ServerUsage(cpu, calls, lookups, info["used_memory"])
 
     def _info(self, *sections: str) -> dict[str, Any]:
         info: dict[str, Any] = self._client.info(*sections)  # type: ignore[arg-type,assignment]  # redis-py's types

@@ -44,6 +44,11 @@ class ServiceJobs:
                 requests = [noop.job(index) for index in range(first, min(first + 100, count))]
                 self._handles += await service.jobs.enqueue_many(requests)
 
+    async def bulk(self, count: int) -> None:
+        """One call, under one correlation id."""
+        with bound(request_id=CORRELATION + new_id()):
+            self._handles += await service.jobs.enqueue_many([noop.job(index) for index in range(count)])
+
     async def remaining(self) -> int:
         depth = (await service.jobs.depths([QUEUE]))[QUEUE]
         return depth.queued + depth.deferred + depth.running

@@ -141,6 +141,24 @@ class JobCommands(Commands):
             raise WrongAnswerError("not all jobs are in the queue")
         return seconds
 
+    async def enqueued(self, count: int, together: int) -> float:
+        """Seconds in which ``count`` jobs were enqueued one by one, so many of them at a time."""
+        begun = time.perf_counter()
+        for first in range(0, count, together):
+            batch = range(first, min(first + together, count))
+            if together == 1:
+                await self._peer.enqueue(first)
+            else:
+                await asyncio.gather(*(self._peer.enqueue(index) for index in batch))
+        return time.perf_counter() - begun
+
+    async def enqueued_in_bulk(self, count: int) -> float:
+        """Seconds in which the jobs of `fill` were enqueued by the contestant's call for many, if it has one."""
+        bulk = getattr(self._peer, "bulk", self._peer.fill)
+        begun = time.perf_counter()
+        await bulk(count)
+        return time.perf_counter() - begun
+
     async def drained(self) -> int:
         return await measure.drained(self._peer)
 
