@@ -85,7 +85,10 @@ def workers_of(process: WorkerProcess) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def test_workers_survive_a_crash_and_a_restart_and_end_in_order(
