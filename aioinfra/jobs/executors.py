@@ -13,6 +13,7 @@ import msgspec
 
 from aioinfra import context as correlation
 from aioinfra.errors import DecodeError
+from aioinfra.jobs.arguments import restore
 from aioinfra.jobs.context import JobContext, ProgressSink
 from aioinfra.jobs.job import Failed, Outcome, Progress, Run
 from aioinfra.jobs.limits import limited
@@ -123,7 +124,13 @@ class TaskRunnable:
         async def tell(progress: Progress) -> None:
             await self._progress(job_id, progress)
 
-        return await processes.run(self._message(run), self._hard, tell)
+        value = await processes.run(self._message(run), self._hard, tell)
+        try:
+            return restore(
+                value, "result", self._plan.returns
+            )  # as the task returned it, for whoever is around
+        except DecodeError:
+            return value  # it does not fit its annotation: no more than a thread's would
 
     def _message(self, run: Run) -> Call:
         claim, job = run.claim, run.job
