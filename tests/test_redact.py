@@ -243,12 +243,70 @@ def test_urls(url: str, safe: str) -> None:
         ("env: a=b=c password=k-123", "k-123"),
         ("card 4111 1111 1111 1111 refused", "1111"),
         ("card 4111111111111111", "4111"),
+        ("server --password=hunter2", "hunter2"),
+        ("server --redis-password 'hunter 2'", "hunter"),
+        ("{'password': b'hunter2'}", "hunter2"),
+        ("password=['a', 'hunter2']", "hunter2"),
+        ("password=(hunter2)", "hunter2"),
+        ("password=SecretStr('hunter2')", "hunter2"),
+        ("password={'a': {'b': 'x)'}, 'c': 'hunter2'}", "hunter2"),
+        ("Authorization: Token hunter2", "hunter2"),
+        ('Authorization: Digest username="u", response="hunter2"', "hunter2"),
+        ("Cookie: theme=dark; uid=hunter2", "hunter2"),
+        ("headers['authorization'] = 'hunter2'", "hunter2"),
+        ("REDISCLI_AUTH=hunter2", "hunter2"),
+        ("auth=('user', 'hunter2')", "hunter2"),
+        ("pass=hunter2", "hunter2"),
+        ("passwd=hunter2", "hunter2"),
+        ("_password=hunter2", "hunter2"),
+        (f"{'a' * 70}_password=hunter2", "hunter2"),
+        ('password="a\\"hunter2"', "hunter2"),
+        (r"{\"password\": \"a hunter2\"}", "hunter2"),
+        (f'"token": "{"x" * 300}hunter2"', "hunter2"),
+        ("password='hunter2 never closed", "hunter2"),
+        ("password=a,hunter2", "hunter2"),
+        ("password=a;hunter2", "hunter2"),
+        ("password=a&hunter2", "hunter2"),
+        ("password=a'hunter2", "hunter2"),
+        ('password=""hunter2', "hunter2"),
+        ("password=a)hunter2", "hunter2"),
+        ("password := hunter2", "hunter2"),
+        ("password =        hunter2", "hunter2"),
+        ("next=http%3A%2F%2Fh%3Fpassword%3Dhunter2", "hunter2"),
+        ("redis://u:a hunter2@h", "hunter2"),
+        ("https://u:a hunter2@h/x", "hunter2"),
     ],
 )
 def test_value_scanners_on_request(text: str, gone: str) -> None:
     assert gone not in SCANNING.mapping({"note": text})["note"]
     assert gone not in SCANNING.mapping({"note": [text]})["note"][0]
     assert REDACTOR.mapping({"note": text})["note"] == text, "off by default"
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ('{"password": "x", "user": "bob"}', '{"password": [redacted], "user": "bob"}'),
+        ("login(password=abc, user=bob)", "login(password=[redacted], user=bob)"),
+        ("GET https://h/x?api_key=k&page=2 200", "GET https://h/x?api_key=[redacted]&page=2 200"),
+        ("password=[1, [2]], x=3", "password=[redacted], x=3"),
+        ("curl -H 'Authorization: Token t' http://h", "curl -H 'Authorization: [redacted]' http://h"),
+        ("server --password --user bob", "server --password --user bob"),
+        ("redis://h:6379/0 by me@host", "redis://h:6379/0 by me@host"),
+    ],
+)
+def test_what_stands_behind_a_secret_stays(text: str, safe: str) -> None:
+    assert REDACTOR.text(text) == safe
+
+
+def test_a_connection_string_that_is_no_url_is_scanned() -> None:
+    assert redact_url(f"host=h user=u password={SECRET} dbname=d") == (
+        "host=h user=u password=[redacted] dbname=d"
+    )
+
+
+def test_a_long_text_of_white_space_is_cut() -> None:
+    assert REDACTOR.text(" " * 20_000).endswith("(20000 characters)")
 
 
 def test_a_login_that_is_cut_off_before_its_end_is_not_shown() -> None:
@@ -284,6 +342,17 @@ def test_scanners_leave_the_rest(text: str) -> None:
         "redis://:" * 1_800,
         "4" * 16_000,
         "a.b-" * 4_000,
+        "password=(" * 1_600,
+        "password=(\n" * 1_600,
+        "password='" + r"\'" * 8_000,
+        "password=(" + r"'\'" * 5_000,
+        "password=" + "," * 16_000,
+        "password=a&" * 1_400,
+        "'Authorization: a" * 1_000,
+        "Authorization: a\n" * 1_000,
+        "--password " * 1_500,
+        "redis://u:a " * 1_300 + "@",
+        "%3D" * 5_000,
     ],
     ids=lambda text: text[:6],
 )

@@ -72,7 +72,7 @@ class Keys:
         if (
             any(word in self._words or word.endswith(_SECRET_ENDINGS) for word in words)
             or not _SECRET_PAIRS.isdisjoint(pairwise(words))
-            or (len(words) > 1 and words[-1] == "pass")
+            or words[-1] in ("pass", "auth")
         ):
             return SECRET
         return PLAIN if _URL_WORDS.isdisjoint(words) else URL

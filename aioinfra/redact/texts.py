@@ -14,8 +14,25 @@ _HTTP: Final = ("http", "https")
 _URLS = re.compile(r"://[^\s\"'<>]*")
 _PORT = re.compile(r"(\d{1,5}|port|\{\w*\})?[).,;:\]}]*", re.IGNORECASE)
 _USER = re.compile(r"[\w.+-]*")
-_KEY = re.compile(r"""(?<![\w.-])([A-Za-z][\w.-]{0,63}+)["']?+\s{0,3}+[=:]\s{0,3}""")
-_VALUE = re.compile(r"""\"[^"]{0,256}"|'[^']{0,256}'|[^\s,;&"'(){}\[\]]+""")
+# Found backwards, from the sign of assignment on: signs are rare, and a set of characters is found fastest.
+_KEYS = re.compile(r"""[=:](?:\s|[nrt]\\){0,16}+["'\\\]]{0,4}+([\w.-]{0,63}[A-Za-z])""")
+_KEYS_IN_URLS = re.compile(r"""(?:[=:]|[ADad]3%)(?:\s|[nrt]\\){0,16}+["'\\\]]{0,4}+([\w.-]{0,63}[A-Za-z])""")
+_OPTIONS = re.compile(r"--([A-Za-z][\w-]{0,63}+)\s{1,16}+(?!-)")
+_GAP = re.compile(r"(?:[\s=:>]|\\[nrt]){0,64}+")  # what stands between the sign and the value
+# A quoted text ends at its quote, or with the text: one that was cut off is masked as well.
+_QUOTED = r"""(?:"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|'(?:[^'\\]++|\\.)*+(?:'|\\?\Z))"""
+_ESCAPED = r"""(?:\\{1,8}"[^"]*+(?:"|\Z)|\\{1,8}'[^']*+(?:'|\Z))"""
+# A sign of punctuation belongs to a secret unless white space, the end or another assignment follows.
+_NEXT_KEY = r"""["'\\]{0,3}+[\w.-]{1,64}+["'\\\]]{0,4}+\s{0,3}+[=:]"""
+_RUN = rf"""(?:[^\s,;&"'(){{}}\[\]]++|[,;&"'(){{}}\[\]]{{1,8}}+(?!\s|\Z|{_NEXT_KEY}))*+"""
+_VALUE = re.compile(rf"(?:[A-Za-z]{{0,2}}{_QUOTED}|{_ESCAPED})*+{_RUN}", re.DOTALL)
+_OPENING = re.compile(r"[\w$.@]{0,64}+[(\[{]")
+_BRACKETS = re.compile(rf"[(\[{{]|[)\]}}]|{_QUOTED}", re.DOTALL)
+_HEADERS: Final = ("authorization", "cookie")  # a scheme and several values may stand in them
+_HEADER_VALUE = {quote: re.compile(rf"""(?![\s"'(\[{{\\])[^\r\n{quote}]++""") for quote in ("", "'", '"')}
+_SPACED_LOGIN = re.compile(
+    r"""://([\w.+-]{0,64}+:)(?!\d{0,5}+[\s/?#).,;:\]}])[^\s@"'<>]{0,128}+[ \t](?:[^@\r\n/]++|/(?!/)){0,128}+@"""
+)
 # These look back only behind their first character: a search for a set of characters is what re does fastest.
 _AUTH_SCHEME = re.compile(r"([Bb](?<!\w.)(?:earer|EARER|asic|ASIC))\s{1,3}[\w.~+/=-]{6,}")
 _CARD = re.compile(r"[2-6](?<![\d.].)(?:[ -]?\d){12,18}(?![\d.])")
@@ -47,7 +64,7 @@ class Texts:
         if "://" in text and (
             "@" in text or text.count("://") != text.count("http://") + text.count("https://")
         ):
-            text = _URLS.sub(self._urls, text)
+            text = _URLS.sub(self._urls, _SPACED_LOGIN.sub(_mask_spaced_login, text))
         text = self._assignments(_AUTH_SCHEME.sub(_mask_credentials, text))
         return _CARD.sub(_mask_card, text) if len(text) >= _SHORTEST_CARD else text
 
@@ -56,7 +73,7 @@ class Texts:
         scheme, mark, rest = url.partition("://")
         if not mark:
             login, at, place = url.rpartition("@")
-            return f"{_mask_login(login)}{place}" if at else url
+            return f"{_mask_login(login)}{place}" if at else self._assignments(url)
         if scheme.lower() not in _HTTP:
             return f"{scheme}://{self._server(rest)}"
         if "@" not in rest and "=" not in rest:
@@ -99,26 +116,72 @@ class Texts:
         return "://".join([before, *parts])
 
     def _assignments(self, text: str) -> str:
-        """``key=value`` and ``key: value`` with the values of secret keys masked.
+        """``key=value``, ``key: value`` and ``--key value`` with the values of secret keys masked.
 
         A value is read only behind a secret key: that of another key may hold assignments itself (a URL).
         """
-        if "=" not in text and ":" not in text:
+        if "=" not in text and ":" not in text and "%3" not in text and "--" not in text:
             return text
         parts: list[str] = []
         done = 0
-        decisions = self._keys.decisions
-        for key in _KEY.finditer(text):
-            decision = decisions.get(key[1])
-            if decision is None:
-                decision = self._keys.decide(key[1])
-            if key.start() < done or decision != SECRET:
+        for begin, key_end in self._secrets(text):
+            gap = _GAP.match(text, key_end)
+            at = gap.end() if gap is not None else key_end
+            if begin < done:
                 continue
-            value = _VALUE.match(text, key.end())
-            if value is not None:
-                parts += text[done : key.end()], MASK
-                done = value.end()
-        return "".join([*parts, text[done:]])
+            end = _value_end(text, begin, key_end, at)
+            if end > at:
+                parts += text[done:at], MASK
+                done = end
+        return "".join([*parts, text[done:]]) if parts else text
+
+    def _secrets(self, text: str) -> list[tuple[int, int]]:
+        """Where secret keys begin, and where their sign of assignment ends, in order."""
+        secrets: list[tuple[int, int]] = []
+        decisions, decide, size = self._keys.decisions, self._keys.decide, len(text)
+        for found in (_KEYS_IN_URLS if "%3" in text else _KEYS).finditer(text[::-1]):
+            key = found[1][::-1]
+            decision = decisions.get(key)
+            if decision is None:
+                decision = decide(key)
+            if decision == SECRET:
+                secrets.append((size - found.end(), size - found.start()))
+        secrets.reverse()
+        if "--" in text:
+            options = [found for found in _OPTIONS.finditer(text) if decide(found[1]) == SECRET]
+            secrets = sorted([*secrets, *(found.span() for found in options)])
+        return secrets
+
+
+def _value_end(text: str, begin: int, key_end: int, at: int) -> int:
+    """Where the value ends that begins at ``at``, of the secret key at ``begin``.
+
+    When in doubt it is taken for longer: a bracket or quote that is never closed masks the rest.
+    """
+    key = text[begin : begin + 80].lower()
+    if any(header in key for header in _HEADERS) and (text[key_end - 1] == ":" or "cookie" not in key):
+        before = text[begin - 1 : begin] if begin else ""
+        header = _HEADER_VALUE.get(before, _HEADER_VALUE[""]).match(text, at)
+        if header is not None:
+            return header.end()
+    opening = _OPENING.match(text, at)
+    if opening is not None:
+        at = _closing(text, opening.end())
+    value = _VALUE.match(text, at)
+    return value.end() if value is not None else at
+
+
+def _closing(text: str, at: int) -> int:
+    """Behind the bracket that closes the one just before ``at``; the end without such."""
+    depth = 1
+    for found in _BRACKETS.finditer(text, at):
+        if found[0] in ("(", "[", "{"):
+            depth += 1
+        elif found[0] in (")", "]", "}"):
+            depth -= 1
+            if not depth:
+                return found.end()
+    return len(text)
 
 
 def _cut_before(text: str, marks: str) -> tuple[str, str]:
@@ -135,9 +198,13 @@ def _mask_login(login: str) -> str:
 
 def _mask_cut_url(text: str) -> str:
     """A text that was cut, without a URL at its end: what tells a login from a host may have been cut away."""
-    tail = text.rsplit(None, 1)[-1] if text else ""
+    tail = text.rsplit(None, 1)[-1] if text and not text.isspace() else ""
     at = tail.find("://")
     return text if at < 0 else f"{text[: len(text) - len(tail) + at]}://{MASK}"
+
+
+def _mask_spaced_login(found: re.Match[str]) -> str:
+    return f"://{found[1]}{MASK}@"
 
 
 def _mask_credentials(found: re.Match[str]) -> str:
