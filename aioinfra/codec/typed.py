@@ -7,12 +7,13 @@ once, without types, by whoever moves it around.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from aioinfra.codec.models import is_model, json_adapter, names_model, restore, to_json
+from aioinfra.codec.models import is_model, names_model, restore, to_json
 
 Read = Callable[[Any], Any]
 
@@ -30,26 +31,39 @@ def reader(annotation: Any) -> Read:
 
 
 def _reader(annotation: Any) -> Read:
-    if not names_model(annotation):
-        try:
-            msgspec.json.Decoder(annotation, dec_hook=_custom)
-        except (TypeError, RecursionError):
-            pass  # a union or class that msgspec refuses; pydantic may know it
-        else:
-            return lambda plain: msgspec.convert(plain, annotation, str_keys=True, dec_hook=_custom)
-    try:
-        _, load = json_adapter(annotation)
-    except Exception:  # noqa: BLE001 - pydantic is not here, or refuses the annotation in one of its many ways
-        return _refuse
-    return lambda plain: load(_plain_json(plain))
+    # Pydantic knows the unions of models that msgspec refuses; msgspec the structs that pydantic does.
+    for make in (_by_pydantic, _by_msgspec) if names_model(annotation) else (_by_msgspec, _by_pydantic):
+        with suppress(Exception):  # either refuses an annotation in one of its many ways
+            return make(annotation)
+    return refuse
 
 
 _cached_reader = lru_cache(maxsize=4_096)(_reader)
-_plain_json = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
-def _refuse(_: Any) -> Any:
+def refuse(_: Any) -> Any:
+    """The reader of an annotation that neither library can restore."""
     raise TypeError("neither msgspec nor pydantic can restore this annotation")
+
+
+def _by_msgspec(annotation: Any) -> Read:
+    msgspec.json.Decoder(annotation, dec_hook=_custom)
+    return lambda plain: msgspec.convert(plain, annotation, str_keys=True, dec_hook=_custom)
+
+
+def _by_pydantic(annotation: Any) -> Read:
+    """Pydantic, told that bytes are base64, as msgspec writes them; models have their own say."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    if is_model(annotation):
+        load = TypeAdapter(annotation).validate_json
+        return lambda plain: load(_plain_json(plain))
+    # In a tuple, because the adapter of a dataclass takes no configuration.
+    adapter = TypeAdapter(tuple[annotation], config=ConfigDict(val_json_bytes="base64"))
+    return lambda plain: adapter.validate_json(_plain_json((plain,)))[0]
+
+
+_plain_json = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
 def _custom(kind: Any, plain: Any) -> Any:

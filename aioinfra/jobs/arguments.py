@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from aioinfra.codec.typed import reader
+from aioinfra.codec.typed import reader, refuse
 from aioinfra.errors import DecodeError
 
 _AWAITABLES = (Awaitable, Coroutine)
@@ -127,10 +127,11 @@ def restore(value: Any, name: str, wanted: Any) -> Any:
     """
     if wanted is Any or type(value) is wanted:
         return value
-    try:
-        return reader(wanted)(value)
-    except TypeError:
+    read = reader(wanted)
+    if read is refuse:
         return value
+    try:
+        return read(value)
     except Exception:  # noqa: BLE001 - beside the libraries' own, a user's constructor may raise anything
         if _is_one(value, wanted):  # a bool for an int; an object, where the codec keeps objects
             return value

@@ -32,7 +32,7 @@ from aioinfra.jobs.due import DueTimes
 from aioinfra.jobs.job import NONCE_HEADER, QUEUE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
 from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.payload import JobCodec, JsonCodec, check_keys
+from aioinfra.jobs.payload import JobCodec, JsonCodec, check_restored
 from aioinfra.jobs.routing import DEFAULT_QUEUE, NO_ROUTES, Routes
 from aioinfra.jobs.store import Added, JobStore
 
@@ -196,7 +196,7 @@ class Enqueuer:
         now = int(time.time() * 1000)
         payload = self._codec.encode_job(request.task, request.args, request.kwargs, now, headers)
         if self._is_json and (request.args or request.kwargs):
-            check_keys(request.args, request.kwargs, request.plan)
+            check_restored(request.args, request.kwargs, request.plan)
         due = None if request.at is None else int(request.at * 1000)
         late = 0 if request.delay is None else int(request.delay * 1000)
         # A priority moves a job that is due at once ahead of the others; a deferred one keeps its time, since

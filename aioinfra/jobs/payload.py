@@ -15,11 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from aioinfra.codec.bounds import check_json_values
+from aioinfra.codec.faithful import faithful, text_keys
 from aioinfra.codec.models import is_model, to_json
 from aioinfra.errors import DecodeError, EncodeError, InvalidArgument, PayloadTooLarge, UntrustedPayload
 from aioinfra.jobs.arguments import ArgumentPlan, restore
@@ -32,6 +35,8 @@ MAX_PAYLOAD = 16 * 1024 * 1024
 _PICKLE_PROTO = 0x80
 _EMPTY_ARGS = b"[]"
 _EMPTY_KWARGS = b"{}"
+_SURE: Final = frozenset({str, int, float, bool, NoneType})
+_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
 class ResultInfo(NamedTuple):
@@ -215,10 +220,11 @@ def _wire_result(run: Run, success: bool, value: Any) -> _WireResult:
     )  # fmt: skip
 
 
-def check_keys(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: ArgumentPlan | None) -> None:
-    """Refuse dicts whose keys JSON turns into text, unless the task's annotations turn them back.
+def check_restored(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: ArgumentPlan | None) -> None:
+    """Refuse arguments that the task would be handed as something else, by value or by type.
 
-    Only containers are looked at, and those that read back equal only once, at msgspec's speed.
+    What has no annotation arrives as JSON has it; only dict keys that are not text are refused there. Scalars and
+    models cost nothing here; everything else is written and read once more, and compared.
 
     Raises:
         EncodeError: names the argument.
@@ -228,34 +234,51 @@ def check_keys(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: ArgumentP
     else:
         named = ((name, value, Any) for name, value in _named(args, kwargs))
     for name, value, wanted in named:
-        if not isinstance(value, dict | list | tuple | set | frozenset) or not value:
-            continue
-        try:
-            plain = msgspec.json.decode(_encoder.encode(value))
-            kept = plain == value or not _holds_other_keys(value)
-            kept = kept or (wanted is not Any and restore(plain, name, wanted) == value)
-        except DecodeError:
-            kept = False
-        except RecursionError:
-            raise EncodeError(name, "nested too deeply") from None
-        if not kept:
-            raise EncodeError(
-                name, "holds dict keys that are not text, and no annotation that restores them is known"
-            )
+        if not _is_sure(type(value), wanted):
+            _check_one(name, value, wanted)
 
 
-def _holds_other_keys(value: Any) -> bool:
-    """Whether a value's own containers hold a dict with a key that is not text; classes restore theirs."""
-    left = [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, dict):
-            if not all(isinstance(key, str) for key in item):
-                return True
-            left += item.values()
-        elif isinstance(item, list | tuple | set | frozenset):
-            left += item
-    return False
+def check_result(value: Any, returns: Any) -> None:
+    """As `check_restored`, for what a task returned.
+
+    Raises:
+        EncodeError: it would arrive as something else.
+    """
+    if not _is_sure(type(value), returns):
+        _check_one("result", value, returns)
+
+
+def _is_sure(kind: type, wanted: Any) -> bool:
+    """Whether a value of a type is known to come back as it is: told without looking at the value."""
+    if wanted is kind:
+        return kind in _SURE or hasattr(
+            kind, "model_validate_json"
+        )  # a model was compared when it was written
+    if wanted is Any or wanted is object:
+        return kind not in _CONTAINERS
+    return kind in _sure_kinds(wanted) if type(wanted) is UnionType else False
+
+
+@lru_cache(maxsize=4_096)
+def _sure_kinds(union: UnionType) -> frozenset[Any]:
+    """The types of a union of nothing but scalars, which JSON keeps apart."""
+    kinds = frozenset(union.__args__)
+    return kinds if kinds <= _SURE else frozenset()
+
+
+def _check_one(name: str, value: Any, wanted: Any) -> None:
+    reason = "its annotation does not restore it: it would arrive as another value, or of another type"
+    try:
+        back = restore(msgspec.json.decode(_encoder.encode(value)), name, wanted)
+        if faithful(value, back, wanted):
+            return
+        if not text_keys(value):
+            reason = "holds dict keys that are not text, and no annotation that restores them is known"
+    except RecursionError:
+        reason = "nested too deeply"
+    except Exception as error:  # noqa: BLE001 - models' and constructors' own code; the value must not be sent
+        reason = f"{reason} ({type(error).__name__})"
+    raise EncodeError(name, reason)
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:

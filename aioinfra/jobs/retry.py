@@ -25,7 +25,7 @@ class Retry(Exception):
 
     def __init__(self, delay: float | None = None) -> None:
         if delay is not None:
-            check_number("delay", delay, 0, LONGEST_RETRY)
+            _checked(delay)
         super().__init__(delay)
         self.delay = delay
 
@@ -56,19 +56,28 @@ class RetryPolicy:
             raise InvalidArgument("retry", "must be a Backoff")
 
     def judge(self, error: BaseException, attempt: int) -> Outcome:
-        """What becomes of a job whose attempt (from 1) ended with ``error``. Pure but for the jitter."""
+        """What becomes of a job whose attempt (from 1) ended with ``error``. Pure but for the jitter.
+
+        Raises:
+            InvalidArgument: the delay of a `Retry` was set to what its constructor refuses.
+        """
         if attempt >= self.backoff.tries:
             cause = (error.__cause__ or error.__context__) if isinstance(error, Retry) else None
             retried = isinstance(error, Retry) or self._retries(error)
             return Failed(cause or error, reason="exhausted" if retried else "failed")
         if isinstance(error, Retry):
-            return Retried(self.backoff.delay(attempt) if error.delay is None else error.delay)
+            return Retried(self.backoff.delay(attempt) if error.delay is None else _checked(error.delay))
         if not self._retries(error):
             return Failed(error)
         return Retried(self.backoff.delay(attempt), error)
 
     def _retries(self, error: BaseException) -> bool:
         return isinstance(error, self.retry_on) and not isinstance(error, self.dont_retry_on)
+
+
+def _checked(delay: float) -> float:
+    check_number("delay", delay, 0, LONGEST_RETRY)
+    return delay
 
 
 def _is_error(kind: object) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from aioinfra.errors import EncodeError
 from aioinfra.jobs.dead import encode_dead_letter
 from aioinfra.jobs.execute import Runnable
+from aioinfra.jobs.executors import TaskRunnable
 from aioinfra.jobs.job import (
     REPLY_HEADER,
     REPLY_PREFIX,
@@ -20,8 +22,9 @@ from aioinfra.jobs.job import (
     Run,
     Succeeded,
 )
-from aioinfra.jobs.payload import JobCodec
+from aioinfra.jobs.payload import JobCodec, JsonCodec, check_result
 from aioinfra.jobs.records import error_record
+from aioinfra.jobs.retry import LONGEST_RETRY
 
 _FOR_EVER = -1
 _KEEP_UNKNOWN = 3600.0
@@ -38,18 +41,25 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
     """
     claim = run.claim
     if isinstance(outcome, Retried):
-        tries, pause = claim.attempt, int(outcome.delay * 1000)
+        tries, pause = claim.attempt, _milliseconds(outcome.delay)
         return Finish(claim, Action.RETRY, result_ttl_ms=tries, number=pause), outcome
     if isinstance(outcome, Released):
-        later = claim.claimed_ms + run.finished_ms - run.started_ms + int(outcome.delay * 1000)
+        later = claim.claimed_ms + run.finished_ms - run.started_ms + _milliseconds(outcome.delay)
         return Finish(claim, Action.RELEASE, number=later if outcome.delay else claim.score), outcome
     keep = _KEEP_UNKNOWN if runnable is None else runnable.keep_result
     ttl = _FOR_EVER if keep is None else math.ceil(keep * 1000)
     result = b""
     if ttl:
         result, faithful = codec.encode_result(run, outcome)
-        if not faithful and isinstance(outcome, Succeeded):
-            outcome = Failed(EncodeError("result", "cannot be encoded"), reason="unencodable-result")
+        if isinstance(outcome, Succeeded):
+            error = (
+                _altered(outcome.value, runnable, codec)
+                if faithful
+                else EncodeError("result", "cannot be encoded")
+            )
+            if error is not None:
+                outcome = Failed(error, reason="unencodable-result")
+                result = codec.encode_result(run, outcome)[0] if faithful else result
         if not result:
             ttl = 0
     reply_to = run.job.headers.get(REPLY_HEADER, "")
@@ -60,6 +70,29 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
         return Finish(claim, Action.BURY, result, ttl, 0, reply_to, record), outcome
     lease = 0 if runnable is None else int(runnable.keep_lease * 1000)
     return Finish(claim, Action.DONE, result, ttl, lease, reply_to), outcome
+
+
+def _altered(value: Any, runnable: Runnable | None, codec: JobCodec) -> EncodeError | None:
+    """Why a result would be read as something else than was returned."""
+    if not isinstance(codec, JsonCodec):
+        return None
+    returns: Any = Any
+    if isinstance(runnable, TaskRunnable):
+        if runnable.task.task_options.run_in == "process":
+            return None  # it came as JSON: what was returned is in the process alone
+        returns = runnable.task.returns
+    try:
+        check_result(value, returns)
+    except EncodeError as error:
+        return error
+    return None
+
+
+def _milliseconds(delay: object) -> int:
+    """A pause as the store takes it, whatever a policy answered: at most a year, and 0 for what is no number."""
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not delay > 0:
+        return 0
+    return int(min(delay, LONGEST_RETRY) * 1000)
 
 
 def outcome_name(outcome: Outcome) -> str:
