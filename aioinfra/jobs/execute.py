@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
+from aioinfra.errors import EncodeError
 from aioinfra.jobs.forks import end_if_forked
 from aioinfra.jobs.job import Aborted, Cancel, Failed, Outcome, Released, Run, Succeeded
 from aioinfra.jobs.threads import TaskExitError
@@ -51,6 +52,10 @@ class Runnable(Protocol):
 
     def judge(self, error: BaseException, run: Run) -> Outcome:
         """What becomes of the job after an error."""
+        ...
+
+    def altered(self, value: object) -> EncodeError | None:
+        """Why a result would be read from JSON as something else than was returned, or None."""
         ...
 
     async def after(self, run: Run) -> None:

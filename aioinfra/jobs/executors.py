@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from aioinfra import context as correlation
-from aioinfra.errors import DecodeError
+from aioinfra.errors import DecodeError, EncodeError
 from aioinfra.jobs.arguments import restore
 from aioinfra.jobs.context import JobContext, ProgressSink
 from aioinfra.jobs.job import Failed, Outcome, Progress, Run
 from aioinfra.jobs.limits import limited
+from aioinfra.jobs.payload import check_result
 from aioinfra.jobs.process_messages import Call
 from aioinfra.jobs.processes import JudgedElsewhere, ProcessPool
 from aioinfra.jobs.task import Task
@@ -94,6 +95,15 @@ class TaskRunnable:
         if type(error) is JudgedElsewhere:  # isinstance would ask a class that may answer by raising
             return error.with_origin()
         return self._policy.judge(error, run.claim.attempt)
+
+    def altered(self, value: object) -> EncodeError | None:
+        if self._processes is not None:
+            return None  # checked in the process, where what was returned is
+        try:
+            check_result(value, self.task.returns)
+        except EncodeError as error:
+            return error
+        return None
 
     async def after(self, run: Run) -> None:
         """Keep the slot of a run whose thread goes on."""

@@ -26,11 +26,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from aioinfra import context
-from aioinfra.errors import InvalidArgument, UnknownTask
+from aioinfra.errors import EncodeError, InvalidArgument, UnknownTask
 from aioinfra.jobs.context import JobContext
 from aioinfra.jobs.job import Claim, Failed, Job, Progress, Retried, Run, Succeeded
 from aioinfra.jobs.limits import SoftTimeLimit, soft_timeout
-from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.payload import JsonCodec, check_result
 from aioinfra.jobs.process_messages import (
     LENGTH,
     Answer,
@@ -179,11 +179,15 @@ class Child:
         try:
             task = self._find(call)
             value = self._call(task, call)
-            if not call.wants_result:
-                value = None
-            return Returned(self._codec.encode_result(run, Succeeded(value))[0])
         except BaseException as error:  # noqa: BLE001 - whatever a user's task raises becomes an answer
             return _raised(task, error, call.attempt)
+        if not call.wants_result:
+            value = None
+        try:
+            check_result(value, task.returns)
+        except EncodeError as error:
+            return Raised(error_record(error), reason="unencodable-result")
+        return Returned(self._codec.encode_result(run, Succeeded(value))[0])
 
     def _find(self, call: Call) -> Task[..., Any]:
         task = self._tasks.get(call.target)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from aioinfra.errors import EncodeError
 from aioinfra.jobs.dead import encode_dead_letter
 from aioinfra.jobs.execute import Runnable
-from aioinfra.jobs.executors import TaskRunnable
 from aioinfra.jobs.job import (
     REPLY_HEADER,
     REPLY_PREFIX,
@@ -22,7 +20,7 @@ from aioinfra.jobs.job import (
     Run,
     Succeeded,
 )
-from aioinfra.jobs.payload import JobCodec, JsonCodec, check_result
+from aioinfra.jobs.payload import JobCodec, JsonCodec
 from aioinfra.jobs.records import error_record
 from aioinfra.jobs.retry import LONGEST_RETRY
 
@@ -72,20 +70,9 @@ def settle(run: Run, outcome: Outcome, runnable: Runnable | None, codec: JobCode
     return Finish(claim, Action.DONE, result, ttl, lease, reply_to), outcome
 
 
-def _altered(value: Any, runnable: Runnable | None, codec: JobCodec) -> EncodeError | None:
+def _altered(value: object, runnable: Runnable | None, codec: JobCodec) -> EncodeError | None:
     """Why a result would be read as something else than was returned."""
-    if not isinstance(codec, JsonCodec):
-        return None
-    returns: Any = Any
-    if isinstance(runnable, TaskRunnable):
-        if runnable.task.task_options.run_in == "process":
-            return None  # it came as JSON: what was returned is in the process alone
-        returns = runnable.task.returns
-    try:
-        check_result(value, returns)
-    except EncodeError as error:
-        return error
-    return None
+    return None if runnable is None or not isinstance(codec, JsonCodec) else runnable.altered(value)
 
 
 def _milliseconds(delay: object) -> int:

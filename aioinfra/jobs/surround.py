@@ -52,6 +52,7 @@ class SurroundedRunnable:
         self.keep_lease = inner.keep_lease
         self.refuse = inner.refuse
         self.judge = inner.judge
+        self.altered = inner.altered
         self.after = inner.after
 
     @property

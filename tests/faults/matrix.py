@@ -166,4 +166,11 @@ ROWS = (
             _EMBEDDED + "test_a_killed_guardian_takes_its_server_along_and_the_next_user_finds_the_data",
         ),
     ),
+    Row(
+        27,
+        "Workers leak memory",
+        "1 MiB a job, 10,000 jobs, a limit of 400 MiB, restarts at random",
+        "the supervisor replaces them: memory stays under its limit, nothing lost, each job runs once",
+        (_FAULTS + "test_leak.py",),
+    ),
 )

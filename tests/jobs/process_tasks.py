@@ -140,5 +140,15 @@ def large(size: int) -> str:
 
 
 @task(queue=QUEUE, run_in="process")
+def altered_keys() -> dict[int, int]:
+    return {1: 2}
+
+
+@task(queue=QUEUE, run_in="process")
+def untyped_keys():  # type: ignore[no-untyped-def]  # that is the point
+    return {1: 2}
+
+
+@task(queue=QUEUE, run_in="process")
 def not_json() -> object:
     return object

@@ -186,7 +186,9 @@ async def test_large_values_pass_and_what_cannot_be_stored_is_said(
 ) -> None:
     async with shop_worker(valkey_url, queue):
         assert len(await (await enqueue(shop.large, 3_000_000)).result(timeout=15)) == 3_000_000
-        for unfit in (await enqueue(shop.large, 17_000_000), await enqueue(shop.not_json)):
+        assert await (await enqueue(shop.altered_keys)).result(timeout=15) == {1: 2}
+        unfits = [await enqueue(shop.large, 17_000_000), await enqueue(shop.not_json)]
+        for unfit in (*unfits, await enqueue(shop.untyped_keys)):
             with pytest.raises(JobFailed, match="EncodeError"):
                 await unfit.result(timeout=20)
 

@@ -14,6 +14,7 @@ from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, RetryJob, Worker
 from arq.worker import Retry as ArqRetry
 
+from aioinfra.errors import EncodeError
 from aioinfra.jobs.job import Failed, Outcome, Retried, Run
 from aioinfra.jobs.limits import limited
 from aioinfra.jobs.retry import Retry
@@ -103,6 +104,9 @@ class ArqRunnable:
             if isinstance(error, asyncio.CancelledError | RetryJob):
                 return Retried(0.0, error)
         return Failed(error, bury=False)
+
+    def altered(self, value: object) -> EncodeError | None:  # noqa: ARG002 - the protocol's
+        return None  # arq promises no more than its serialiser does
 
     async def after(self, run: Run) -> None:
         hook = self._worker.after_job_end
