@@ -17,7 +17,8 @@
     │   │   └── PoolExhausted                    no free connection within the budget
     │   ├── StoreFull                       out of memory, and nothing may be evicted
     │   ├── StoreDenied                     authentication or permission
-    │   └── WrongType                       the key holds another type
+    │   ├── WrongType                       the key holds another type
+    │   └── ReplyTooLarge                   more than the bound of one call's replies
     ├── Overloaded                          a bounded queue is full
     ├── EmbeddedServerError                 the embedded server cannot be found or started
     └── JobError
@@ -132,6 +133,17 @@ class StoreDenied(StoreError):
 
 class WrongType(StoreError):
     """The key holds a value of another type."""
+
+
+class ReplyTooLarge(StoreError):
+    """The replies of a call have, or announce, more than ``most`` bytes. It has run; its connection was closed."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"the reply has more than {self.most} bytes"
 
 
 class Overloaded(AioinfraError):

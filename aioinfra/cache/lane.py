@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 Command = tuple[str | bytes | int, ...]
 
+MOST_ALLOWANCE: Final = 2.0
+"""Seconds beyond its budget that a batch may take at most for what it transfers."""
+
 _LONG: Final = 3600.0  # seconds; the call ends by itself long before
 
 
@@ -24,7 +27,7 @@ class Lane(Generic[Item, Reply]):
 
     Args:
         send: answers one batch by means of `call`.
-        budget: seconds for a batch, to which what was transferred so far is added.
+        budget: seconds for a batch, to which what was transferred so far is added, up to `MOST_ALLOWANCE`.
         size_of: bytes of an item.
     """
 
@@ -70,7 +73,7 @@ class Lane(Generic[Item, Reply]):
         # Answered: its batch is about to end. Not sent, behind other users of the pool: that wait has a bound.
         if call.future.done() or (not call.sent and self._client.crowded):
             return _LONG
-        return call.allowance()
+        return min(call.allowance(), MOST_ALLOWANCE)
 
 
 def chunked(items: Sequence[T], most: int, most_bytes: int, size_of: Callable[[T], int]) -> list[Sequence[T]]:

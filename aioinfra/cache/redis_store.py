@@ -21,8 +21,7 @@ from aioinfra.cache.ttl import milliseconds
 from aioinfra.codec.bounds import check_number
 from aioinfra.connection.batch import DEFAULT_LIMITS, BatchLimits
 from aioinfra.connection.pool import RedisClient
-from aioinfra.connection.translate import ReplyTooLarge
-from aioinfra.errors import DeadlineExceeded, PoolExhausted, StoreError
+from aioinfra.errors import DeadlineExceeded, PoolExhausted, ReplyTooLarge, StoreError
 
 _KEYS_A_COMMAND: Final = 1000  # in one MGET or UNLINK: bounds how long the server is busy with one command
 _BYTES_A_READ: Final = 1 << 20  # of values expected in one MGET; beyond, large values gain nothing by waiting

@@ -27,11 +27,12 @@ class PoolOptions:
     Attributes:
         max_connections: at most so many connections at once.
         socket_timeout: seconds for one reply, the write included; bounds every call by itself. A large call may
-            take longer by what it has transferred, at 4 MiB/s.
+            take longer by what it has transferred, at 4 MiB/s, up to 10 s.
         connect_timeout: seconds to connect and greet.
         acquire_timeout: seconds that a call may wait for a connection.
-        max_reply_bytes: of the replies of one call together; beyond, the call ends with ReplyTooLarge and its
-            connection is closed. The default is the server's own bound of one value.
+        max_reply_bytes: of the replies of one call together, as they come or by what they announce (an array at 3
+            bytes an element); beyond, the call ends with ReplyTooLarge and its connection is closed. The default is
+            the server's own bound of one value.
     """
 
     max_connections: int = 50

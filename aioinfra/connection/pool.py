@@ -34,7 +34,8 @@ __all__ = ["PoolFigures", "PoolOptions", "RedisClient", "Script", "translate"]
 class RedisClient:
     """One server's pool for one event loop. Constructing does no I/O and needs no loop.
 
-    The client belongs to the loop of its first awaited call. Close it with `aclose` or ``async with``.
+    The client belongs to the loop of its first awaited call, and once that loop is closed to that of the next one:
+    a stray first use spoils nothing. Close it with `aclose` or ``async with``.
 
     Args:
         url: ``redis://``, ``rediss://`` (host names are verified) or ``unix:///path?db=0``.
@@ -241,9 +242,12 @@ class RedisClient:
         if self._closed:
             raise LifecycleError(f"the client of {self.location} is closed")
         if self._dispatcher is not None:
-            raise WrongEventLoop(
-                f"the client of {self.location} belongs to another event loop: make one client per loop"
-            )
+            if not self._dispatcher.loop.is_closed():
+                raise WrongEventLoop(
+                    f"the client of {self.location} belongs to another event loop: make one client per loop"
+                )
+            # Its connections and calls ended with their loop, and so did those of `raw`; the locks belong to it.
+            self._opener, self._raw = Opener(self._address), None
         self._dispatcher = Dispatcher(loop, self._opener, self._options)
         return self._dispatcher
 

@@ -88,17 +88,6 @@ class ReplyError(StoreError):
         return f"the server answered {self.code}" + (f": {self.text}" if self.text else "")
 
 
-class ReplyTooLarge(StoreError):
-    """The replies of one call have more than ``most`` bytes. The connection was closed; the call has run."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self.most = most
-
-    def __str__(self) -> str:
-        return f"the reply has more than {self.most} bytes"
-
-
 def reply_error(reply: str) -> StoreError:
     """Ours for one error reply, without its leading ``-``."""
     code, _, text = reply.partition(" ")

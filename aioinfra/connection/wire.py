@@ -15,15 +15,20 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from aioinfra.connection.translate import TURNED_AWAY, ReplyTooLarge, reply_error
-from aioinfra.errors import DeadlineExceeded, InvalidArgument, StoreError, StoreUnavailable
+from aioinfra.connection.heads import MOST_LINE, SMALLEST_ELEMENT, find_suspect, read_head
+from aioinfra.connection.translate import TURNED_AWAY, reply_error
+from aioinfra.errors import DeadlineExceeded, InvalidArgument, ReplyTooLarge, StoreError, StoreUnavailable
 
 Argument = str | bytes | int | float
 
 SLOWEST: Final = 4 << 20
 """Bytes a second that a connection moves at least: large calls may take as much longer as this allows."""
+MOST_ALLOWANCE: Final = 10.0
+"""Seconds that a call may take longer at most, however much it transfers: bytes that trickle must not hold it."""
 MOST_REPLY_BYTES: Final = 512 << 20
 """Default bound of the replies of one call: the server's own bound of one value."""
+MOST_PUSH_BYTES: Final = 64 << 20
+"""Bound of one message that no call asked for."""
 
 _INCOMPLETE: Final = object()
 
@@ -105,14 +110,15 @@ class Call:
         self.wire: Wire | None = None  # once it is sent
 
     def allowance(self) -> float:
-        """Seconds that it may take beyond any timeout, for the bytes that were transferred so far.
+        """Seconds that it may take beyond any timeout, for the bytes that were transferred so far; bounded.
 
         What was transferred counts, not what is to be: a large call to a dead server is given up as soon as a
         small one.
         """
         if self.wire is None:
             return 0.0
-        return (max(0, len(self.data) - self.wire.unwritten) + self.received) / SLOWEST
+        moved = max(0, len(self.data) - self.wire.unwritten) + self.received
+        return min(moved / SLOWEST, MOST_ALLOWANCE)
 
     def take(self, reply: Any) -> bool:
         """Keep one reply; whether it was the last one."""
@@ -152,12 +158,19 @@ class Wire(asyncio.Protocol):
     """One connection. Free while ``owner`` holds it idle, busy from `start` to ``owner.free``."""
 
     __slots__ = (
+        "_announced",
         "_call",
         "_expires",
+        "_held",
+        "_held_bytes",
         "_loop",
+        "_more",
         "_reader",
+        "_skip",
         "_timer",
         "_transport",
+        "_unasked",
+        "_wanted",
         "closed",
         "most",
         "owner",
@@ -169,6 +182,13 @@ class Wire(asyncio.Protocol):
         self.most = MOST_REPLY_BYTES
         self.proven = False  # whether the server has answered yet
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
+        self._skip = 0  # bytes that lie within a value, where no head can be
+        self._more = False  # whether bytes are at hand that the reader has not got yet
+        self._announced = 0  # elements, by the heads of this call
+        self._held: list[bytes] = []  # from a head on that must not be read yet
+        self._held_bytes = 0
+        self._wanted = 0  # bytes without which what is held stays; 0: the end of the line
+        self._unasked = 0  # bytes since the last complete push
         self._transport: asyncio.Transport | None = None
         self._call: Call | None = None
         self._expires = 0.0
@@ -193,6 +213,7 @@ class Wire(asyncio.Protocol):
             call.fail(StoreUnavailable("the connection was lost", sent=False))
             return
         self._call = call
+        self._announced = 0
         call.sent = True
         call.wire = self
         self._expires = expires = self._loop.time() + call.timeout
@@ -218,6 +239,7 @@ class Wire(asyncio.Protocol):
     def abort(self, error: StoreError | None = None) -> None:
         """Drop the connection at once; a call under way ends with ``error``."""
         call, self._call = self._call, None
+        self._held = []
         if call is not None:
             call.fail(error or StoreUnavailable("the connection was closed"))
         if self._transport is not None:
@@ -251,16 +273,110 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         call = self._call
-        if call is not None:
+        if call is None:
+            if not self._may_push(len(data)):  # out of step, or the server says farewell
+                self.abort()
+                return
+        else:
             call.received += len(data)
             if call.received > self.most:  # before it is kept: the reader holds a reply until it is complete
                 self.abort(ReplyTooLarge(self.most))
                 return
         try:
+            if self._held:
+                self._resume(data)
+                return
+            if self._skip >= len(data):
+                self._skip -= len(data)
+            else:
+                skip, self._skip = self._skip, 0
+                at = find_suspect(data, skip)
+                if at >= 0:
+                    self._read_with_care(data, at)
+                    return
             self._reader.feed(data)
             self._read()
         except hiredis.ProtocolError:
             self.abort(StoreUnavailable("the peer does not speak the Redis protocol"))
+
+    def _may_push(self, size: int) -> bool:  # noqa: ARG002 - for those that listen
+        """Whether so many bytes may come now that no call asked for."""
+        return False
+
+    def _read_with_care(self, data: bytes, at: int) -> None:
+        """Read up to each candidate for a head, the first being at ``at``, and on as far as its claim holds."""
+        reader = self._reader
+        begin = 0
+        while at >= 0:
+            if at > begin:
+                self._more = True
+                reader.feed(data, begin, at - begin)
+                self._read()
+                self._more = False
+                begin = at
+                if not self.usable:
+                    return
+            if reader.has_data():  # within a value or a line: no head
+                at += 1
+            elif (at := self._admit(data, at)) < 0:
+                return
+            if at >= len(data):
+                self._skip = at - len(data)
+                break
+            at = find_suspect(data, at)
+        reader.feed(data, begin, len(data) - begin)
+        self._read()
+
+    def _admit(self, data: bytes, at: int) -> int:
+        """Where to look on behind the head at ``at``; -1 when it is refused, or held until more has come."""
+        head = read_head(data, at)
+        if head is None:
+            if data.find(b"\n", at) >= 0:
+                return at + 1
+            self._hold(data, at, 0)
+            return -1
+        if head.size:
+            if head.size <= self.most:
+                return head.end + head.size + len(b"\r\n")
+            self.abort(ReplyTooLarge(self.most))
+            return -1
+        self._announced += head.elements
+        least = self._announced * SMALLEST_ELEMENT
+        if least > self.most:
+            self.abort(ReplyTooLarge(self.most))
+            return -1
+        received = self._unasked if self._call is None else self._call.received
+        missing = max(least - received, head.elements * SMALLEST_ELEMENT - (len(data) - at))
+        if missing > 0:
+            self._hold(data, at, len(data) - at + missing)
+            return -1
+        return head.end
+
+    def _hold(self, data: bytes, at: int, wanted: int) -> None:
+        self._held = [data[at:]]
+        self._held_bytes = len(data) - at
+        self._wanted = wanted
+
+    def _resume(self, data: bytes) -> None:
+        """Go on with what is held, once it is complete enough."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        wanted = self._wanted
+        if wanted:
+            if self._held_bytes < wanted:
+                return
+        elif b"\n" not in data:
+            if self._held_bytes > MOST_LINE:
+                self.abort(ReplyTooLarge(MOST_LINE))
+            return
+        data = b"".join(self._held)
+        self._held = []
+        at = find_suspect(data, 1 if wanted else 0)  # a head that was waited for is counted already
+        if at >= 0:
+            self._read_with_care(data, at)
+        else:
+            self._reader.feed(data)
+            self._read()
 
     def _read(self) -> None:
         reader = self._reader
@@ -273,7 +389,7 @@ class Wire(asyncio.Protocol):
                 return
             if call.take(reply):
                 self._call = None
-                if reader.has_data():
+                if self._more or reader.has_data():
                     self.abort()
                 elif self.owner is not None:
                     self.owner.free(self)
@@ -308,13 +424,20 @@ class Wire(asyncio.Protocol):
 
 
 class PushWire(Wire):
-    """A connection that also listens: what no call asked for goes to ``on_push``, in order and at once."""
+    """A connection that also listens: what no call asked for goes to ``on_push``, in order and at once.
+
+    It is closed when one such message has more than `MOST_PUSH_BYTES`.
+    """
 
     __slots__ = ("on_push",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.on_push: Callable[[Any], None] | None = None  # until then a push is out of step
+
+    def _may_push(self, size: int) -> bool:
+        self._unasked += size
+        return self.on_push is not None and self._unasked <= MOST_PUSH_BYTES
 
     def _read(self) -> None:
         reader = self._reader
@@ -323,6 +446,7 @@ class PushWire(Wire):
                 if self._call.take(reply):
                     self._call = None
             elif self.on_push is not None:
+                self._announced = self._unasked = 0
                 self.on_push(reply)
             else:
                 self.abort()

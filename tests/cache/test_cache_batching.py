@@ -15,8 +15,7 @@ from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.batch import BatchLimits
 from aioinfra.connection.pool import PoolOptions, RedisClient
-from aioinfra.connection.translate import ReplyTooLarge
-from aioinfra.errors import Overloaded, PoolExhausted
+from aioinfra.errors import Overloaded, PoolExhausted, ReplyTooLarge
 from aioinfra.testing.proxy import FaultProxy
 from aioinfra.testing.proxy_connection import Direction
 from aioinfra.testing.toxics import Bandwidth

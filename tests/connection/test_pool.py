@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import threading
@@ -17,12 +18,12 @@ import pytest
 import redis.exceptions
 
 from aioinfra.connection.pool import PoolFigures, PoolOptions, RedisClient, Script, translate
-from aioinfra.connection.translate import ReplyTooLarge
 from aioinfra.errors import (
     DeadlineExceeded,
     InvalidArgument,
     LifecycleError,
     PoolExhausted,
+    ReplyTooLarge,
     StoreDenied,
     StoreError,
     StoreUnavailable,
@@ -253,6 +254,20 @@ def test_a_second_event_loop_is_refused(valkey_url: str) -> None:
         with pytest.raises(WrongEventLoop):
             second.run(client.aclose())
         first.run(client.aclose())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the connections that the stray use left
+def test_a_stray_first_use_on_a_loop_that_is_gone_spoils_nothing(valkey_url: str) -> None:
+    client = RedisClient(valkey_url)
+    for _ in range(2):
+        with asyncio.Runner() as runner:
+            assert runner.run(client.ping()) > 0
+            runner.run(raw_ping(client))
+    with asyncio.Runner() as runner:
+        assert runner.run(client.ping()) > 0
+        runner.run(client.aclose())
+    del client
+    gc.collect()
 
 
 async def test_a_closed_client_refuses(valkey_url: str) -> None:
