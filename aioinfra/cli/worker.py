@@ -27,6 +27,13 @@ def worker(
         str | None,
         typer.Option(help="Serve only these: names with commas, a weight after '=': email=3,reports=5"),
     ] = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(help="The most jobs of a queue that run here at once: reports=2,email=20"),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Serve a queue only while all of a higher weight are empty.")
+    ] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Jobs that run at once (service targets).")] = 100,
     lease: Annotated[
         float, typer.Option(min=0.5, help="Seconds after which a killed worker's jobs run elsewhere.")
@@ -66,13 +73,22 @@ def worker(
         found, supervised = load_target(target), Supervised.from_environment()
         if isinstance(found, Service):
             setup = WorkerSetup(
-                _weights(queues), concurrency, lease, grace, burst, process_slots, supervised=supervised
+                queues=_numbers("--queues", queues, default=1),
+                concurrency=concurrency,
+                lease=lease,
+                grace=grace,
+                burst=burst,
+                process_slots=process_slots,
+                supervised=supervised,
+                limits=_numbers("--limits", limits) or {},
+                strict=strict,
             )
             asyncio.run(_run_service(found, setup, metrics_port))
         else:
-            if queues is not None or metrics_port is not None:
+            if queues is not None or limits is not None or strict or metrics_port is not None:
                 raise InvalidArgument(
-                    "--queues, --metrics-port", "are for services; arq settings name one queue"
+                    "--queues, --limits, --strict, --metrics-port",
+                    "are for services; arq settings name one queue",
                 )
             asyncio.run(_run_arq(found, supervised, lease=lease, burst=burst))
     except AioinfraError as error:
@@ -128,15 +144,16 @@ async def _run_arq(settings: Any, supervised: Supervised | None, *, lease: float
         _leave()
 
 
-def _weights(text: str | None) -> dict[str, int] | None:
-    """``a=3,b`` as {a: 3, b: 1}. Raises typer.BadParameter."""
+def _numbers(option: str, text: str | None, default: int | None = None) -> dict[str, int] | None:
+    """``a=3,b`` as {a: 3, b: default}. Raises typer.BadParameter."""
     if text is None:
         return None
-    weights: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
-        if not name or not (weight or "1").isdigit() or int(weight or "1") < 1:
-            reason = "must be names with commas, a weight of at least 1 after '='"
-            raise typer.BadParameter(reason, param_hint="--queues")
-        weights[name] = int(weight or "1")
-    return weights
+        name, _, number = part.strip().partition("=")
+        number = number or str(default or "")
+        if not name or not number.isascii() or not number.isdigit() or not 0 < int(number[:10]) < 10**9:
+            reason = "must be names with commas, each with '=' and a whole number of at least 1"
+            raise typer.BadParameter(reason, param_hint=option)
+        numbers[name] = int(number)
+    return numbers
