@@ -6,8 +6,8 @@ compared in M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,13 +39,13 @@ class Backoff:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InvalidArgument(name, "must be a number")
-            if not math.isfinite(value) or value < least:
+            if not least <= value <= sys.float_info.max:  # isfinite fails on large ints
                 raise InvalidArgument(name, f"must be finite and at least {least:g}")
 
     def bound(self, attempt: int) -> float:
         """Largest delay in seconds after the given failed attempt (1 is the first)."""
         try:
-            return min(self.cap, self.base * self.factor ** (attempt - 1))
+            return min(self.cap, self.base * float(self.factor) ** (attempt - 1))
         except OverflowError:
             return self.cap
 

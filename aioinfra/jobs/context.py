@@ -55,11 +55,25 @@ class JobContext:
         From a sync task's thread: ``anyio.from_thread.run(context.progress, 3, 10)``.
 
         Raises:
-            InvalidArgument: a number is not a number, or ``message`` is longer than 1,000 characters.
+            InvalidArgument: a number is not one or is whole and beyond 63 bits, or ``message`` is longer than
+                1,000 characters or holds a lone surrogate.
         """
         for name, value in (("done", done), ("total", 0 if total is None else total)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InvalidArgument(name, "must be a finite number")
-        if not isinstance(message, str) or len(message) > 1_000:
-            raise InvalidArgument("message", "must be text of at most 1,000 characters")
+            if not _is_number(value):
+                raise InvalidArgument(name, "must be a finite number, of at most 63 bits if it is whole")
+        if not isinstance(message, str) or len(message) > 1_000 or not _is_unicode(message):
+            raise InvalidArgument(
+                "message", "must be text of at most 1,000 characters, without lone surrogates"
+            )
         await self.sink(self.job_id, Progress(done, total, message))
+
+
+def _is_number(value: object) -> bool:
+    """Whether JSON can hold it: isfinite fails on large whole numbers, and so does the encoder."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)

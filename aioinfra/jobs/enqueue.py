@@ -42,6 +42,8 @@ PRIORITY_STEP_MS = 10_000_000_000
 
 _RECONNECT = Backoff(tries=1_000, base=0.02, cap=0.25)
 _BULK = 10_000
+_BULK_BYTES = 4 << 20
+"""What a bulk hands in at a time, jobs and bytes: so much is stored within one timeout on a slow link as well."""
 _DUE_SLACK = 0.02
 """Seconds before it is due in which a request is not sent any more: there would hardly be an answer."""
 
@@ -140,13 +142,19 @@ class Enqueuer:
         return list(zip(stored, created, strict=True))
 
     async def _part(self, stored: Sequence[StoredRequest], first: int) -> list[bool]:
-        """Store as many requests from ``first`` on as there is room for; which of them are new."""
+        """Store as many requests from ``first`` on as there is room for; which of them are new.
+
+        Each part has a timeout of its own, so that a bulk may take as long as its bytes do.
+        """
         try:
             count = await self._some_room()
         except Overloaded as error:
             raise Overloaded(f"{error}; {first} of {len(stored)} jobs are stored") from None
         due = time.monotonic() + self._options.timeout
-        futures = [self._submit(due, entry) for entry in stored[first : first + count]]
+        part = stored[first : first + count]
+        ends = list(itertools.accumulate(len(entry.payload) for entry in part))
+        part = part[: max(1, bisect_right(ends, _BULK_BYTES))]
+        futures = [self._submit(due, entry) for entry in part]
         answers = await asyncio.gather(*futures, return_exceptions=True)
         return _without_errors(answers, first, len(stored))
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioinfra.codec import bounds
 from aioinfra.codec.codec import Codec
 from aioinfra.codec.envelope import Envelope
 from aioinfra.codec.json import JsonCodec
@@ -296,6 +297,10 @@ def test_messages_hold_no_part_of_the_value() -> None:
         (JsonCodec(list[list[int]]), b"[" + b"[]," * 5_000_000 + b"[]]"),
         (JsonCodec(), b"[" + b'"ab",' * 5_000_000 + b"1]"),
         (MsgpackCodec(), b"\xdd" + (5_000_000).to_bytes(4, "big") + b"\x90" * 5_000_000),
+        (MsgpackCodec(), b"\xdd" + (5_000_000).to_bytes(4, "big") + b"\xa3xyz" * 5_000_000),
+        (MsgpackCodec(), b"\xdd" + (12_000_000).to_bytes(4, "big") + b"\xc0" * 12_000_000),
+        (MsgpackCodec(), (b"\xdc\x03\xe8" + b"\xcd\x04\x04" * 1_000) * 5_000),
+        (JsonCodec(), b"{" + b'"key":1,' * 2_100_000 + b'"":1}'),
     ],
 )
 def test_a_small_frame_of_millions_of_values_is_refused_before_it_is_decoded(
@@ -317,3 +322,44 @@ def test_what_could_not_be_read_for_its_number_of_values_is_not_written() -> Non
         with pytest.raises(EncodeError, match="4000000"):
             codec.encode([[]] * 5_000_000)
         assert codec.decode(codec.encode(["a,[{" * 1_100_000])) == ["a,[{" * 1_100_000]
+
+
+MSGPACK_VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.integers(-40, 300), st.floats(),
+        st.sampled_from([0, 1, 31, 32, 255, 256, 65_536]).map("x".__mul__),
+        st.sampled_from([0, 1, 31, 32, 255, 256, 65_536]).map(b"x".__mul__),
+        st.sampled_from([1, 2, 4, 8, 16, 32, 300]).map(lambda size: msgspec.msgpack.Ext(5, b"x" * size)),
+        st.datetimes(timezones=st.just(UTC)),
+    ),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.integers(0, 300), inner, max_size=20),
+    max_leaves=40,
+)  # fmt: skip
+
+
+@given(value=MSGPACK_VALUES)
+def test_every_value_of_a_msgpack_payload_is_counted_once(value: Any) -> None:
+    values, payload = _count(value), msgspec.msgpack.encode(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "_MOST_MEMORY", 0)
+        patch.setattr(bounds, "MOST_VALUES", values)
+        bounds.check_msgpack_values(payload)
+        patch.setattr(bounds, "MOST_VALUES", values - 1)
+        if len(payload) > values - 1:
+            with pytest.raises(PayloadTooLarge):
+                bounds.check_msgpack_values(payload)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + len(value) + sum(map(_count, value.values()))
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
+
+
+@given(payload=st.binary(max_size=200))
+def test_counting_the_values_of_junk_ends(payload: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "_MOST_MEMORY", 0)
+        patch.setattr(bounds, "MOST_VALUES", 50)
+        with contextlib.suppress(PayloadTooLarge):
+            bounds.check_msgpack_values(payload)

@@ -226,3 +226,30 @@ async def test_a_bulk_that_finds_no_room_in_time_says_how_much_of_it_is_stored()
     with pytest.raises((Overloaded, StoreUnavailable, EnqueueUncertain), match="0 of 5 jobs are stored"):
         await jobs.many([JobRequest[Any]("t")] * 5)
     await asyncio.gather(*single, return_exceptions=True)
+
+
+class SlowLink(Answers):
+    """Takes its time for every byte; the batch must be answered within its deadline."""
+
+    def __init__(self, bytes_a_second: float) -> None:
+        super().__init__(Added.STORED)
+        self.pace = bytes_a_second
+        self.sent: list[int] = []
+
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
+        self.sent.append(sum(len(request.payload) for request in requests))
+        await asyncio.sleep(self.sent[-1] / self.pace)
+        return await super().add(requests, repeated=repeated, deadline=deadline)
+
+
+async def test_a_bulk_may_take_as_long_as_its_bytes_do() -> None:
+    link = SlowLink(40e6)  # 4 MB take 0.1 s of a timeout of 0.3 s
+    requests = [JobRequest[Any]("t", ("x" * 1_000_000,), queue="q") for _ in range(30)]
+    bulk = enqueuer(link)
+    began = time.monotonic()
+    stored = await bulk.many(requests)
+    assert [new for _, new in stored] == [True] * 30
+    assert time.monotonic() - began > 2 * 0.3
+    large = await bulk.many([JobRequest[Any]("t", ("x" * 5_000_000,), queue="q")])
+    assert large[0][1], "one that is larger than a part leaves alone"
+    await bulk.aclose()

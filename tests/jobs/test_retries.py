@@ -6,6 +6,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ from aioinfra.backoff import Backoff
 from aioinfra.errors import InvalidArgument, JobFailed
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.context import JobContext
-from aioinfra.jobs.job import Failed, Retried
-from aioinfra.jobs.retry import Retry, RetryPolicy
+from aioinfra.jobs.job import Claim, Failed, Released, Retried, Run
+from aioinfra.jobs.payload import JsonCodec
+from aioinfra.jobs.retry import LONGEST_RETRY, Retry, RetryPolicy
+from aioinfra.jobs.settle import settle
 from tests.jobs.kit import Recorder, engine, working
 
 
@@ -31,6 +34,9 @@ def test_bounds_grow_by_the_factor_up_to_the_cap() -> None:
     backoff = Backoff(tries=9, base=0.5, factor=3, cap=10)
     assert [backoff.bound(attempt) for attempt in range(1, 6)] == [0.5, 1.5, 4.5, 10, 10]
     assert Backoff(base=1, factor=10, cap=300).bound(100_000) == 300  # no overflow
+    assert (
+        Backoff(base=10**300, factor=10**300, cap=300).bound(1_000_000) == 300
+    )  # nor hours of multiplication
 
 
 def test_full_jitter_fills_the_whole_range_and_nothing_beyond() -> None:
@@ -56,6 +62,9 @@ def test_without_jitter_the_delay_is_the_bound() -> None:
         (lambda: Backoff(base=-1), "base"),
         (lambda: Backoff(factor=0.5), "factor"),
         (lambda: Backoff(cap=float("nan")), "cap"),
+        (lambda: Backoff(base=10**400), "base"),
+        (lambda: Backoff(factor=10**400), "factor"),
+        (lambda: Backoff(cap=10**400), "cap"),
         (lambda: Retry(-1), "delay"),
         (lambda: Retry(float("inf")), "delay"),
         (lambda: RetryPolicy(retry_on=ValueError), "retry_on"),  # type: ignore[arg-type]  # that is the test
@@ -192,3 +201,26 @@ async def test_a_policy_that_breaks_fails_the_job_instead_of_losing_it(
     async with working(redis_url, fails):
         with pytest.raises(JobFailed, match="RuntimeError: cannot tell"):
             await (await fails.delay()).result(timeout=5)
+
+
+@pytest.mark.parametrize("delay", [1e300, 10**400, float("nan"), -1, "x", []])
+async def test_a_delay_that_was_spoilt_after_the_retry_was_made_fails_the_job_and_says_why(
+    redis_url: str, client: JobClient, queue: str, delay: Any
+) -> None:
+    @task(queue=queue, retry=Backoff(tries=3, base=0))
+    async def spoil() -> None:
+        retry = Retry(1)
+        retry.delay = delay
+        raise retry
+
+    async with working(redis_url, spoil):
+        with pytest.raises(JobFailed, match="InvalidArgument: delay"):
+            await (await spoil.delay()).result(timeout=5)
+
+
+@pytest.mark.parametrize("delay", [1e300, 10**400, float("nan"), -1, "x", []])
+def test_no_policy_can_give_the_store_a_time_that_it_cannot_hold(delay: Any) -> None:
+    claim = Claim("q", "j", 1, 1, 0, False, "t", b"", 1)
+    for outcome in (Retried(delay), Released(delay)):
+        finish, _ = settle(Run(claim), outcome, None, JsonCodec())
+        assert 0 <= finish.number <= 1 + LONGEST_RETRY * 1000
