@@ -137,6 +137,21 @@ async def test_large_values_on_a_slow_line_are_no_outage(own_server: Callable[..
             assert cache.get_stats()["outages"] == 0
 
 
+async def test_a_value_that_trickles_holds_nobody_for_long(
+    own_server: Callable[..., Any], prefix: str
+) -> None:
+    """24 MiB at 5 MiB/s, faster than the slowest line that is waited for: the extra time has an end."""
+    url = own_server().url
+    async with CacheManager(url, namespace=prefix, enable_compression=False) as direct:
+        await direct.set("large", "x" * (24 << 20))
+    async with FaultProxy(url) as proxy, CacheManager(proxy.url, namespace=prefix) as cache:
+        assert await cache.get("absent") is None
+        proxy.toxic(Bandwidth(5 << 20), direction=Direction.BOTH)
+        started = time.monotonic()
+        assert await cache.get("large") is None
+        assert 0.5 < time.monotonic() - started < 3.5
+
+
 async def test_values_too_large_for_one_reply_are_read_in_several(valkey_url: str, prefix: str) -> None:
     large = {str(number): str(number % 10) * 50_000 for number in range(100)}
     async with RedisClient(valkey_url, PoolOptions(max_reply_bytes=1 << 20)) as client:
