@@ -180,6 +180,7 @@ async def test_a_push_is_bounded(tmp_path: Path, head: bytes, pieces: int) -> No
             for _ in range(pieces):
                 writer.write(b"x" * (1 << 20))
                 await writer.drain()
+            await reader.read()  # until the client closes
         writer.close()
 
     path = f"{tmp_path}/s"
