@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from aioinfra.connection.heads import MOST_LINE, SMALLEST_ELEMENT, find_suspect, read_head
+from aioinfra.connection.intake import Intake
 from aioinfra.connection.translate import TURNED_AWAY, reply_error
 from aioinfra.errors import DeadlineExceeded, InvalidArgument, ReplyTooLarge, StoreError, StoreUnavailable
 
@@ -154,40 +154,25 @@ class Owner(Protocol):
     def turned_away(self, wire: Wire, call: Call, error: StoreError) -> None: ...
 
 
-class Wire(asyncio.Protocol):
+class Wire(Intake, asyncio.Protocol):
     """One connection. Free while ``owner`` holds it idle, busy from `start` to ``owner.free``."""
 
     __slots__ = (
-        "_announced",
         "_call",
         "_expires",
-        "_held",
-        "_held_bytes",
         "_loop",
-        "_more",
-        "_reader",
-        "_skip",
         "_timer",
         "_transport",
         "_unasked",
-        "_wanted",
         "closed",
-        "most",
         "owner",
         "proven",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.most = MOST_REPLY_BYTES
+        super().__init__(hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE), MOST_REPLY_BYTES)
         self.proven = False  # whether the server has answered yet
-        self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_INCOMPLETE)
-        self._skip = 0  # bytes that lie within a value, where no head can be
-        self._more = False  # whether bytes are at hand that the reader has not got yet
-        self._announced = 0  # elements, by the heads of this call
-        self._held: list[bytes] = []  # from a head on that must not be read yet
-        self._held_bytes = 0
-        self._wanted = 0  # bytes without which what is held stays; 0: the end of the line
         self._unasked = 0  # bytes since the last complete push
         self._transport: asyncio.Transport | None = None
         self._call: Call | None = None
@@ -239,7 +224,7 @@ class Wire(asyncio.Protocol):
     def abort(self, error: StoreError | None = None) -> None:
         """Drop the connection at once; a call under way ends with ``error``."""
         call, self._call = self._call, None
-        self._held = []
+        self._drop_held()
         if call is not None:
             call.fail(error or StoreUnavailable("the connection was closed"))
         if self._transport is not None:
@@ -283,100 +268,16 @@ class Wire(asyncio.Protocol):
                 self.abort(ReplyTooLarge(self.most))
                 return
         try:
-            if self._held:
-                self._resume(data)
-                return
-            if self._skip >= len(data):
-                self._skip -= len(data)
-            else:
-                skip, self._skip = self._skip, 0
-                at = find_suspect(data, skip)
-                if at >= 0:
-                    self._read_with_care(data, at)
-                    return
-            self._reader.feed(data)
-            self._read()
+            self._take_in(data)
         except hiredis.ProtocolError:
             self.abort(StoreUnavailable("the peer does not speak the Redis protocol"))
+
+    def _received(self) -> int:
+        return self._unasked if self._call is None else self._call.received
 
     def _may_push(self, size: int) -> bool:  # noqa: ARG002 - for those that listen
         """Whether so many bytes may come now that no call asked for."""
         return False
-
-    def _read_with_care(self, data: bytes, at: int) -> None:
-        """Read up to each candidate for a head, the first being at ``at``, and on as far as its claim holds."""
-        reader = self._reader
-        begin = 0
-        while at >= 0:
-            if at > begin:
-                self._more = True
-                reader.feed(data, begin, at - begin)
-                self._read()
-                self._more = False
-                begin = at
-                if not self.usable:
-                    return
-            if reader.has_data():  # within a value or a line: no head
-                at += 1
-            elif (at := self._admit(data, at)) < 0:
-                return
-            if at >= len(data):
-                self._skip = at - len(data)
-                break
-            at = find_suspect(data, at)
-        reader.feed(data, begin, len(data) - begin)
-        self._read()
-
-    def _admit(self, data: bytes, at: int) -> int:
-        """Where to look on behind the head at ``at``; -1 when it is refused, or held until more has come."""
-        head = read_head(data, at)
-        if head is None:
-            if data.find(b"\n", at) >= 0:
-                return at + 1
-            self._hold(data, at, 0)
-            return -1
-        if head.size:
-            if head.size <= self.most:
-                return head.end + head.size + len(b"\r\n")
-            self.abort(ReplyTooLarge(self.most))
-            return -1
-        self._announced += head.elements
-        least = self._announced * SMALLEST_ELEMENT
-        if least > self.most:
-            self.abort(ReplyTooLarge(self.most))
-            return -1
-        received = self._unasked if self._call is None else self._call.received
-        missing = max(least - received, head.elements * SMALLEST_ELEMENT - (len(data) - at))
-        if missing > 0:
-            self._hold(data, at, len(data) - at + missing)
-            return -1
-        return head.end
-
-    def _hold(self, data: bytes, at: int, wanted: int) -> None:
-        self._held = [data[at:]]
-        self._held_bytes = len(data) - at
-        self._wanted = wanted
-
-    def _resume(self, data: bytes) -> None:
-        """Go on with what is held, once it is complete enough."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        wanted = self._wanted
-        if wanted:
-            if self._held_bytes < wanted:
-                return
-        elif b"\n" not in data:
-            if self._held_bytes > MOST_LINE:
-                self.abort(ReplyTooLarge(MOST_LINE))
-            return
-        data = b"".join(self._held)
-        self._held = []
-        at = find_suspect(data, 1 if wanted else 0)  # a head that was waited for is counted already
-        if at >= 0:
-            self._read_with_care(data, at)
-        else:
-            self._reader.feed(data)
-            self._read()
 
     def _read(self) -> None:
         reader = self._reader
