@@ -127,7 +127,9 @@ class BoundLogger(BoundLoggerBase):
                 event, fields, site = _resolve_special(event, fields, frame)
             if type(event) is not str or args:
                 message = clean(interpolate(event, args))
-            elif "=" in event or ":" in event or "earer" in event:  # as is_suspect, which costs twice that
+            elif (  # as is_suspect, which costs twice that
+                "=" in event or ":" in event or "earer" in event or "--" in event or "%3" in event
+            ):
                 message = clean(event)
             else:
                 message = event

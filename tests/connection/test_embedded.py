@@ -333,7 +333,7 @@ def test_ctrl_c_reaches_neither_the_guardian_nor_the_server(state_dir: Path) -> 
     with start(state_dir) as server:
         pid = pid_of(server.url)
         os.killpg(starter.process.pid, signal.SIGINT)
-        assert starter.process.wait(5) != 0
+        assert starter.process.wait(20) != 0
         starter.kill()
         time.sleep(0.3)
         assert pid_of(server.url) == pid

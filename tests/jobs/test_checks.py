@@ -145,7 +145,7 @@ async def test_what_is_nested_too_deeply_or_does_not_fit_its_annotation_is_refus
     @task
     async def show(by_number: dict[int, int]) -> None: ...
 
-    with pytest.raises(EncodeError, match=r"by_number: .*keys"):
+    with pytest.raises(EncodeError, match=r"by_number: "):
         await show.delay({1.5: 2})  # type: ignore[dict-item]  # that is the test
     for depth in (100, 400, 600, 900, 5_000):
         deep: list[Any] = []

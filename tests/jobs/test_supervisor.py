@@ -77,11 +77,14 @@ async def supervisor(server: RedisServer, told: Told, *options: str) -> AsyncIte
 
 
 def workers_of(process: WorkerProcess) -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process(process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline()
-    ]
+    return [child.pid for child in psutil.Process(process.pid).children() if _works(child)]
+
+
+def _works(child: psutil.Process) -> bool:
+    try:
+        return child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def is_gone(pid: int) -> bool:
