@@ -35,7 +35,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # A user of the server: starts it, says where it is, lives until its standard input ends.
 USER = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background may have it ignored
 from aioinfra.connection.embedded import EmbeddedOptions, start_embedded
 server = start_embedded(EmbeddedOptions(state_dir=sys.argv[1]))
 print(server.url, flush=True)
