@@ -40,7 +40,9 @@ class DeadLetter:
     payload: bytes = field(repr=False)  # a user's data
 
 
-class _Record(msgspec.Struct):
+class DeadRecord(msgspec.Struct):
+    """What is stored of a dead letter beside its payload."""
+
     task: str
     reason: str
     error: ErrorRecord
@@ -50,7 +52,7 @@ class _Record(msgspec.Struct):
 
 def encode_dead_letter(claim: Claim, task: str, reason: str, error: ErrorRecord) -> bytes:
     """The record that the store keeps beside the payload."""
-    return msgspec.json.encode(_Record(task, reason, error, claim.attempt, claim.stalls))
+    return msgspec.json.encode(DeadRecord(task, reason, error, claim.attempt, claim.stalls))
 
 
 async def read_dead_letters(redis: RedisClient, queue: str, limit: int) -> list[DeadLetter]:
@@ -68,13 +70,13 @@ async def read_dead_letters(redis: RedisClient, queue: str, limit: int) -> list[
 def _letter(queue: str, job_id: str, fields: Any) -> DeadLetter:
     payload, stored, at = (b"", b"", b"") if isinstance(fields, StoreError) else fields
     try:
-        record, died_at = msgspec.json.decode(stored or b"", type=_Record), int(at) / 1000
+        record, died_at = msgspec.json.decode(stored or b"", type=DeadRecord), int(at) / 1000
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-        record, died_at = _UNREADABLE, 0.0
+        record, died_at = UNREADABLE, 0.0
     return DeadLetter(
         queue, job_id, record.task, record.reason, record.error, record.attempt, record.stalls,
         died_at, payload or b"",
     )  # fmt: skip
 
 
-_UNREADABLE = _Record("", "unreadable", ErrorRecord("unknown", "the dead letter cannot be read"), 0, 0)
+UNREADABLE = DeadRecord("", "unreadable", ErrorRecord("unknown", "the dead letter cannot be read"), 0, 0)

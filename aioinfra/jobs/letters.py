@@ -18,7 +18,7 @@ from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import InvalidArgument, JobNotFound, StoreError, WrongType
 from aioinfra.jobs.checks import check_name, check_stored_id
 from aioinfra.jobs.claim import check_queue_name
-from aioinfra.jobs.dead import DeadLetter
+from aioinfra.jobs.dead import UNREADABLE, DeadLetter, DeadRecord
 from aioinfra.jobs.job import ErrorRecord, Job
 from aioinfra.jobs.listing import read_payload, text_of
 from aioinfra.jobs.payload import JobCodec
@@ -89,16 +89,6 @@ class DeadDetails:
     letter: DeadLetter
     job: Job | None
     unreadable: str
-
-
-class _Record(msgspec.Struct):
-    """As encode_dead_letter writes it."""
-
-    task: str
-    reason: str
-    error: ErrorRecord
-    attempt: int
-    stalls: int
 
 
 class DeadLetters:
@@ -285,7 +275,7 @@ def _check_filter(queue: str, task: object, reason: object) -> None:
     check_name("reason", reason)
 
 
-def _fits(letter: DeadEntry | _Record, task: str | None, reason: str | None) -> bool:
+def _fits(letter: DeadEntry | DeadRecord, task: str | None, reason: str | None) -> bool:
     return task in (None, letter.task) and reason in (None, letter.reason)
 
 
@@ -300,15 +290,12 @@ def _entry(queue: str, job_id: bytes, at: bytes, record: bytes | None, size: int
     )  # fmt: skip
 
 
-_UNREADABLE: Final = _Record("", "unreadable", ErrorRecord("unknown", "the dead letter cannot be read"), 0, 0)
-
-
-def _decoded(record: Any, at: Any) -> tuple[_Record, float]:
+def _decoded(record: Any, at: Any) -> tuple[DeadRecord, float]:
     """A stored record and its time of death, unix seconds."""
     try:
-        return msgspec.json.decode(record, type=_Record), max(0.0, float(at)) / 1000
+        return msgspec.json.decode(record, type=DeadRecord), max(0.0, float(at)) / 1000
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        return _UNREADABLE, 0.0
+        return UNREADABLE, 0.0
 
 
 def _cursor(position: tuple[str | bytes, bytes]) -> str:

@@ -18,7 +18,7 @@ from aioinfra.clock import Clock, ServerClock
 from aioinfra.connection.pool import RedisClient, Script, translate
 from aioinfra.errors import StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
-from aioinfra.jobs.store import AbortAnswer, Added, ClaimRequest, DeadLetterData, FinishStatus
+from aioinfra.jobs.store import AbortAnswer, Added, ClaimRequest, FinishStatus
 
 RESULT_PREFIX = "arq:result:"
 IN_PROGRESS_PREFIX = "arq:in-progress:"
@@ -172,20 +172,6 @@ class RedisJobStore:
     async def progress(self, job_id: str) -> bytes | None:
         value: bytes | None = await self._client.execute("GET", _key(PROGRESS_PREFIX, job_id))
         return value
-
-    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetterData]:
-        ids: list[bytes] = await self._client.execute("ZRANGE", DEAD_PREFIX + queue, 0, limit - 1, "REV")
-        prefix = f"{DEAD_LETTER_PREFIX}{queue}:".encode()
-        letters = await self._client.pipeline(
-            [("HMGET", prefix + job_id, "payload", "record", "at") for job_id in ids]
-        )
-        return [
-            DeadLetterData(
-                queue, job_id.decode("utf-8", "surrogateescape"), letter[0], letter[1], int(letter[2])
-            )
-            for job_id, letter in zip(ids, letters, strict=True)
-            if not isinstance(letter, StoreError) and letter[0] is not None
-        ]
 
 
 _LETTERS = {ord(status.value): status for status in FinishStatus if status.value}

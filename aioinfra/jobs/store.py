@@ -138,20 +138,6 @@ class JobStore(Protocol):
         """What `set_progress` wrote last, or None."""
         ...
 
-    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetterData]:
-        """The newest dead letters of a queue, newest first. Two round trips."""
-        ...
-
-
-class DeadLetterData(NamedTuple):
-    """A dead letter as stored: payload and record are still encoded."""
-
-    queue: str
-    job_id: str
-    payload: bytes
-    record: bytes
-    died_ms: int
-
 
 class LeaseStore(Protocol):
     """The synchronous side that the lease thread uses: one connection of its own."""

@@ -15,7 +15,8 @@ from aioinfra.errors import StoreUnavailable
 from aioinfra.jobs.job import JobRequest
 from aioinfra.service import Service, ServiceOptions
 from aioinfra.testing.servers import RedisServer
-from tests.faults.workload import QUEUE, Journal, until, worker
+from tests.faults.workload import QUEUE, Journal, worker
+from tests.jobs.kit import until
 
 RECOVERS_WITHIN = 2.0
 

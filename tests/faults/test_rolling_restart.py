@@ -17,7 +17,8 @@ from aioinfra.jobs.handle import JobHandle
 from aioinfra.jobs.job import JobRequest
 from aioinfra.testing.servers import RedisServer
 from aioinfra.testing.worker_process import WorkerProcess, WorkerProcessOptions
-from tests.faults.workload import QUEUE, ROOT, Journal, until, worker
+from tests.faults.workload import QUEUE, ROOT, Journal, worker
+from tests.jobs.kit import until
 
 WORKERS = 3
 SETUP = ("--concurrency", "4", "--grace", "0.4")

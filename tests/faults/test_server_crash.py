@@ -13,7 +13,8 @@ from aioinfra.errors import EnqueueUncertain, StoreUnavailable
 from aioinfra.jobs.client import ClientOptions, JobClient
 from aioinfra.jobs.job import JobRequest
 from aioinfra.testing.servers import RedisServer
-from tests.faults.workload import QUEUE, Journal, until, worker
+from tests.faults.workload import QUEUE, Journal, worker
+from tests.jobs.kit import until
 
 pytest_plugins = ["aioinfra.testing.pytest_plugin"]
 

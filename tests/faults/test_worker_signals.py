@@ -18,7 +18,8 @@ from aioinfra.jobs.job import JobRequest
 from aioinfra.testing.servers import RedisServer
 from aioinfra.testing.worker_process import WorkerProcess
 from aioinfra.testing.worker_steps import Step
-from tests.faults.workload import QUEUE, Journal, until, worker
+from tests.faults.workload import QUEUE, Journal, worker
+from tests.jobs.kit import until
 
 LEASE = 1.0
 LASTING = (Step.FINISH_SENT, Step.FINISHED)

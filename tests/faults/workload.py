@@ -9,9 +9,9 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aioinfra import Service, task
 from aioinfra.jobs.context import JobContext
@@ -72,20 +72,6 @@ async def work(ctx: JobContext, seconds: float) -> int:
     await asyncio.sleep(seconds)
     _write("end", ctx)
     return os.getpid()
-
-
-async def until(
-    holds: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 10.0, every: float = 0.01
-) -> Any:
-    """Wait for a condition of another process; returns what it answered."""
-    async with asyncio.timeout(timeout):
-        while True:
-            answer = holds()
-            if asyncio.iscoroutine(answer):
-                answer = await answer
-            if answer:
-                return answer
-            await asyncio.sleep(every)
 
 
 def worker(
