@@ -320,8 +320,9 @@ class TestUnwritableEnds:
 class TestRights:
     """A user who may not touch what is the engine's own."""
 
+    @pytest.mark.parametrize("half", [None, "aioinfra:dead-letter:*", "aioinfra:dead:*"])
     async def test_without_a_right_to_dead_letters_a_failed_job_still_ends_once(
-        self, own_server: OwnServerFactory, queue: str, caplog: pytest.LogCaptureFixture
+        self, own_server: OwnServerFactory, queue: str, half: str | None, caplog: pytest.LogCaptureFixture
     ) -> None:
         server = own_server(tcp=True)
         runs = 0
@@ -334,7 +335,7 @@ class TestRights:
 
         async with RedisClient(server.url) as admin:
             keys = (f"{queue}*", "arq:*", "aioinfra:[cfpr]*")  # not aioinfra:dead*
-            rules = [*(f"~{key}" for key in keys), "&*", "+@all"]
+            rules = [*(f"~{key}" for key in (*keys, *([half] if half else []))), "&*", "+@all"]
             await admin.execute("ACL", "SETUSER", "narrow", "on", ">narrow", "reset", *rules, "on", ">narrow")
             fail.client = JobClient(admin)
             job = await fail.delay()
@@ -343,6 +344,7 @@ class TestRights:
             with pytest.raises(JobFailed):
                 await job.result(timeout=2)
             assert await admin.execute("ZCARD", queue) == 0
+            assert await admin.execute("KEYS", "aioinfra:dead*") == []
             await fail.client.aclose()
         assert "1 dead letters refused" in caplog.text
 

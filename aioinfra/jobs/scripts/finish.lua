@@ -79,6 +79,8 @@ local function bury(queue, id, record)
   local written = redis.pcall('HSET', letter, 'payload', payload, 'record', record, 'at', now_text)
   local listed = redis.pcall('ZADD', index, now_text, id)
   if type(written) ~= 'number' or type(listed) ~= 'number' then
+    redis.pcall('DEL', letter) -- half a letter would stay for ever
+    redis.pcall('ZREM', index, id)
     return false
   end
   redis.call('EXPIRE', letter, ARGV[4])
