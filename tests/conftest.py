@@ -13,13 +13,33 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aioinfra.testing.servers import RedisServer, ServerOptions
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any], dict[str, Any]]:
+    """Workers of pytest-xdist report in UTF-8: a lone surrogate in what a test logged would end the run."""
+    sent: dict[str, Any] = _sendable((yield))
+    return sent
+
+
+def _sendable(part: Any) -> Any:
+    match part:
+        case str():
+            return part.encode("utf-8", "backslashreplace").decode("utf-8")
+        case dict():
+            return {_sendable(key): _sendable(value) for key, value in part.items()}
+        case list() | tuple():
+            return type(part)(map(_sendable, part))
+        case _:
+            return part
 
 
 def valkey_binary() -> Path:

@@ -202,7 +202,8 @@ async def test_writers_that_never_pause_do_not_keep_the_outage_alive(
     """The recovery lets writes wait for its last step, so it ends under load; and no value is lost between."""
     server = own_server()
     async with CacheManager(server.url, namespace=prefix) as cache, raw(server) as client:
-        await cache.mset({f"{writer}:{number}": "old" for writer in range(20) for number in range(50)})
+        before = {f"{writer}:{number}": "old" for writer in range(20) for number in range(50)}
+        await cache.mset(before)
         stop = asyncio.Event()
         last: dict[str, int] = {}
 
@@ -230,8 +231,8 @@ async def test_writers_that_never_pause_do_not_keep_the_outage_alive(
         stored = await cache.mget(last)
         assert stored
         assert {key: last[key] for key in stored} == stored
-        remaining = await client.execute("KEYS", prefix + "*")
-        assert len(remaining) == len(stored)
+        remaining = {key.decode().removeprefix(prefix) for key in await client.execute("KEYS", prefix + "*")}
+        assert remaining == stored.keys() | (before.keys() - last.keys())  # a slow writer did not get to all
 
 
 async def test_an_outage_during_the_recovery_keeps_what_was_remembered(
