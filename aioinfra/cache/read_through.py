@@ -20,6 +20,7 @@ from aioinfra.cache.kind import Kind, class_name
 from aioinfra.cache.store import MISS, Store
 from aioinfra.clock import Clock
 from aioinfra.codec.envelope import StoredFailureError
+from aioinfra.codec.layout import Stamp
 from aioinfra.errors import (
     DecodeError,
     EncodeError,
@@ -134,7 +135,7 @@ class ReadThrough:
         """The stored form of a value, created now. Raises EncodeError."""
         ttl = kind.ttl if value is not None else kind.none_ttl
         now = self._clock.time()
-        return kind.envelope.seal(value, now, 0.0 if ttl is None else now + ttl, compute_time)
+        return kind.envelope.seal(value, Stamp(now, 0.0 if ttl is None else now + ttl, compute_time))
 
     async def _look_again(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
         """Another flight ended while this reader waited for its answer: it may have stored the value."""
@@ -167,7 +168,7 @@ class ReadThrough:
         ttl = kind.error_ttl
         try:
             expires = 0.0 if ttl is None else now + ttl
-            data = kind.envelope.seal_failure(class_name(type(error)), error.args, now, expires)
+            data = kind.envelope.seal_failure(class_name(type(error)), error.args, Stamp(now, expires))
             await self._put(key, data, ttl)
         except (EncodeError, StoreError, Overloaded):
             self._figures.not_stored += 1

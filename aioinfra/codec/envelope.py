@@ -1,25 +1,4 @@
-r"""The sealed form of a stored value: a 32-byte header, then the payload.
-
-All numbers are little-endian. Layout of version 1:
-
-    offset size
-         0    1  magic, 0xC1: in no UTF-8 text, and the one byte that MessagePack never uses
-         1    1  version of this layout, 1
-         2    1  codec: 0 bytes as they are, 1 JSON, 2 MessagePack, 3 signed pickle
-         3    1  compression: 0 none, 1 zstd
-         4    2  flags; a reader that does not know a set bit must refuse the value
-                 bit 0: the payload is a failure, the JSON array [class name, [argument, ...]]
-         6    2  length of the extension area in bytes; a reader skips what it does not know
-         8    8  created, seconds since the epoch (binary64)
-        16    8  logical expiry, seconds since the epoch (binary64); 0 means never
-        24    4  time the value took to compute, microseconds, at most 2**32 - 1
-        28    4  length of the payload as stored, bytes
-        32    -  extension area, then the payload (compressed, if byte 3 says so)
-
-The server's own expiry decides whether a value is there; the two times are for freshness and for people.
-The payload length makes every truncation visible, also where half a payload would be valid (the JSON number
-12345). Anything else than this layout raises DecodeError, which the cache counts and treats as a miss.
-"""
+"""Seals values into bytes and opens them: codec, compression, and the layout that `codec.layout` describes."""
 
 from __future__ import annotations
 
@@ -31,37 +10,27 @@ from typing import Any, Final
 from aioinfra.codec.bounds import check_whole
 from aioinfra.codec.codec import JSON, RAW, Codec
 from aioinfra.codec.json import JsonCodec
+from aioinfra.codec.layout import (
+    FAILURE,
+    FIRST_GENERATION,
+    GENERATION_AT,
+    LENGTH_AT,
+    MAGIC,
+    SIZE,
+    UNCOMPRESSED,
+    VERSION,
+    ZSTD,
+    Stamp,
+    length_from,
+    pack,
+    read_header,
+)
 from aioinfra.codec.zstd import Zstd
 from aioinfra.errors import DecodeError, EncodeError, PayloadTooLarge
 
-MAGIC: Final = 0xC1
-VERSION: Final = 1
-FAILURE: Final = 1  # flag
-UNCOMPRESSED: Final = 0
-ZSTD: Final = 1
-
-_HEADER: Final = struct.Struct("<BBBBHHddII")
-_SIZE: Final = _HEADER.size
-_LENGTH_AT: Final = 28
-_length: Final = struct.Struct("<I").unpack_from
-_MOST_MICROSECONDS: Final = 2**32 - 1
 _MUST_SAVE: Final = (
     0.9  # compressed is kept below this share of the plain size: less is not worth a decompression
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What the header says. Times in seconds since the epoch, lengths in bytes."""
-
-    codec: int
-    compression: int
-    flags: int
-    extension: int
-    created: float
-    expires: float
-    compute_time: float
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +54,19 @@ class EnvelopeOptions:
         check_whole("max_bytes", self.max_bytes, 1, 512 << 20)
 
 
+class OutdatedError(DecodeError):
+    """A value of another generation of the namespace: it was cleared."""
+
+
+class Generation:
+    """The current generation of a namespace, shared by all envelopes of one cache. 8 bytes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes = FIRST_GENERATION) -> None:
+        self.value = value
+
+
 class StoredFailureError(DecodeError):
     """There is no value: the load failed, and that was stored. ``name`` and ``arguments`` of the exception."""
 
@@ -106,13 +88,20 @@ _FAILURES: Final = JsonCodec(tuple[str, list[Any]])
 
 
 class Envelope:
-    """Seals values of one codec and opens them. One thread at a time."""
+    """Seals values of one codec and opens them. One thread at a time.
 
-    __slots__ = ("_codec", "_plain_start", "_zstd", "figures", "options")
+    Args:
+        generation: of the namespace; the owner changes its value in place.
+    """
 
-    def __init__(self, codec: Codec, options: EnvelopeOptions = EnvelopeOptions()) -> None:
+    __slots__ = ("_codec", "_plain_start", "_zstd", "figures", "generation", "options")
+
+    def __init__(
+        self, codec: Codec, options: EnvelopeOptions = EnvelopeOptions(), generation: Generation | None = None
+    ) -> None:
         self.options = options
         self.figures = CompressionFigures()
+        self.generation = generation if generation is not None else Generation()
         self._zstd = Zstd(options.level, options.max_bytes)
         self._use(codec)
 
@@ -126,14 +115,15 @@ class Envelope:
         return self._codec
 
     def typed(self, annotation: Any) -> Envelope:
-        """An envelope for values of an annotation; it shares the compressor and the figures."""
+        """An envelope for values of an annotation; it shares the compressor, the generation and the figures."""
         other = object.__new__(Envelope)
         other.options, other.figures, other._zstd = self.options, self.figures, self._zstd
+        other.generation = self.generation
         other._use(self._codec.typed(annotation))
         return other
 
-    def seal(self, value: Any, created: float, expires: float = 0.0, compute_time: float = 0.0) -> bytes:
-        """The stored form of a value. Times in seconds; ``expires=0`` means never.
+    def seal(self, value: Any, stamp: Stamp) -> bytes:
+        """The stored form of a value.
 
         Raises:
             EncodeError: the codec cannot write the value, or it is larger than the bound.
@@ -146,45 +136,44 @@ class Envelope:
         compression = UNCOMPRESSED
         if options.compress and len(payload) >= options.threshold:
             compression, payload = self._squeeze(payload)
-        microseconds = min(int(compute_time * 1e6), _MOST_MICROSECONDS)
-        header = (MAGIC, VERSION, codec, compression, 0, 0, created, expires, microseconds, len(payload))
-        return _HEADER.pack(*header) + payload
+        return pack(codec, compression, 0, stamp, self.generation.value, payload)
 
-    def seal_failure(self, name: str, arguments: Sequence[Any], created: float, expires: float) -> bytes:
+    def seal_failure(self, name: str, arguments: Sequence[Any], stamp: Stamp) -> bytes:
         """The stored form of a failed load: an exception's class name and arguments, as JSON in any case.
 
         Raises:
             EncodeError: an argument is not plain JSON.
         """
         payload = _FAILURES.encode((name, list(arguments)))
-        header = (MAGIC, VERSION, JSON, UNCOMPRESSED, FAILURE, 0, created, expires, 0, len(payload))
-        return _HEADER.pack(*header) + payload
+        return pack(JSON, UNCOMPRESSED, FAILURE, stamp, self.generation.value, payload)
 
     def open(self, data: bytes) -> Any:
-        """The value in sealed bytes.
+        """The value in sealed bytes, whatever its times and tags say: see `is_plain`.
 
         Raises:
             StoredFailureError: there is none: it is the seal of a failed load.
+            OutdatedError: of another generation of the namespace.
             DecodeError: not a sealed value of this layout, codec and type, not intact, or beyond the bounds.
         """
-        # The plain case in one comparison; everything that is not it takes the long way, refusals included.
+        # The plain case in few comparisons; everything that is not it takes the long way, refusals included.
         if (
-            len(data) >= _SIZE
+            len(data) >= SIZE
             and data.startswith(self._plain_start)
-            and _length(data, _LENGTH_AT)[0] == len(data) - _SIZE <= self.options.max_bytes
+            and data.startswith(self.generation.value, GENERATION_AT)
+            and length_from(data, LENGTH_AT)[0] == len(data) - SIZE <= self.options.max_bytes
         ):
-            return self._codec.decode(data[_SIZE:])
+            return self._codec.decode(data[SIZE:])
         return self._open_any(data)
 
     def _open_any(self, data: bytes) -> Any:
         header = read_header(data)
-        payload = data[_SIZE + header.extension :]
+        if header.generation != self.generation.value:
+            raise OutdatedError("a sealed value of another generation")
+        payload = data[SIZE + header.extension :]
         if len(payload) > self.options.max_bytes:
             raise PayloadTooLarge(f"a stored payload beyond {self.options.max_bytes} bytes")
-        if header.flags == FAILURE:
+        if header.flags & FAILURE:
             raise StoredFailureError(*_FAILURES.decode(payload))
-        if header.flags:
-            raise DecodeError("a sealed value with flags that this version does not know")
         if header.compression == ZSTD:
             payload = self._zstd.decompress(payload)
         elif header.compression != UNCOMPRESSED:
@@ -202,21 +191,3 @@ class Envelope:
         self.figures.plain += len(payload)
         self.figures.stored += len(frame)
         return ZSTD, frame
-
-
-def read_header(data: bytes) -> Header:
-    """The header of sealed bytes, checked for magic, version and length.
-
-    Raises:
-        DecodeError: not a sealed value of this version, or truncated.
-    """
-    if len(data) < _SIZE or data[0] != MAGIC:
-        raise DecodeError("not a sealed value")
-    if data[1] != VERSION:
-        raise DecodeError("a sealed value of another version")
-    _, _, codec, compression, flags, extension, created, expires, microseconds, length = _HEADER.unpack_from(
-        data
-    )
-    if len(data) != _SIZE + extension + length:
-        raise DecodeError("a sealed value that is truncated or has trailing bytes")
-    return Header(codec, compression, flags, extension, created, expires, microseconds / 1e6, length)

@@ -19,7 +19,8 @@ from aioinfra.cache.glob import escape
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.store import MISS, NO_EXPIRY
-from aioinfra.codec.envelope import EnvelopeOptions, read_header
+from aioinfra.codec.envelope import EnvelopeOptions
+from aioinfra.codec.layout import Stamp, read_header
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import AioinfraError, EncodeError, InvalidArgument, LifecycleError, StoreUnavailable
 
@@ -259,14 +260,14 @@ class CacheManagerBytes:
         from aioinfra.codec.envelope import Envelope
         from aioinfra.codec.json import JsonCodec
 
-        return Envelope(JsonCodec()).seal(value, 1.0)
+        return Envelope(JsonCodec()).seal(value, Stamp(1.0))
 
 
 def bomb() -> bytes:
     frame = zstandard.ZstdCompressor(level=3).compress(bytes(256 << 20))
-    head = bytearray(CacheManagerBytes.good()[:32])
+    head = bytearray(CacheManagerBytes.good()[:40])
     head[3] = 1
-    head[28:32] = len(frame).to_bytes(4, "little")
+    head[36:40] = len(frame).to_bytes(4, "little")
     return bytes(head) + frame
 
 
@@ -281,7 +282,7 @@ BAD_BYTES = {
     "truncated": CacheManagerBytes.good()[:-1],
     "truncated frame": LARGE[:-5],
     "two values": CacheManagerBytes.good() * 2,
-    "another version": sealed_by(2, b"17"),
+    "another version": sealed_by(1, b"17"),
     "bomb": bomb(),
 }
 
@@ -375,7 +376,7 @@ async def test_large_values_are_compressed(on_server: CacheManager, client: Redi
     plain = len(msgspec.json.encode(rows))
     assert stored < plain / 5
     stats = on_server.get_stats()
-    assert (stats["compressed_from"], stats["compressed_to"]) == (plain, stored - 32)
+    assert (stats["compressed_from"], stats["compressed_to"]) == (plain, stored - 40)
     off = CacheManager(enable_compression=False)
     async with off:
         await off.set("a", rows)

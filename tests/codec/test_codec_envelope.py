@@ -14,13 +14,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioinfra.codec.envelope import Envelope, EnvelopeOptions, read_header
+from aioinfra.codec.envelope import Envelope, EnvelopeOptions, Generation, OutdatedError
 from aioinfra.codec.json import JsonCodec
+from aioinfra.codec.layout import Stamp, is_plain, read_header, read_tags, read_times
 from aioinfra.codec.msgpack import MsgpackCodec
 from aioinfra.codec.pickle import SignedPickle
 from aioinfra.codec.zstd import Zstd
 from aioinfra.errors import DecodeError, EncodeError, InvalidArgument, PayloadTooLarge
 
+NOW = Stamp(1.0)
 LARGE = {"rows": [{"id": number, "name": "a name that repeats"} for number in range(500)]}
 
 
@@ -28,19 +30,19 @@ def header(
     codec: int = 1, compression: int = 0, flags: int = 0, extension: int = 0, length: int = 0
 ) -> bytes:
     """A header as the module's docstring lays it out, written independently."""
-    return struct.pack("<BBBBHHddII", 0xC1, 1, codec, compression, flags, extension, 1.0, 0.0, 0, length)
+    return struct.pack("<BBBBHHQddII", 0xC1, 2, codec, compression, flags, extension, 0, 1.0, 0.0, 0, length)
 
 
 def test_the_layout_is_the_documented_one() -> None:
     sealed = Envelope(JsonCodec()).seal(
-        {"a": 1}, created=1_700_000_000.5, expires=1_700_000_060.5, compute_time=0.25
+        {"a": 1}, Stamp(1_700_000_000.5, 1_700_000_060.5, 0.25, generation=b"ABCDEFGH")
     )
-    assert sealed[:8] == bytes([0xC1, 1, 1, 0, 0, 0, 0, 0])
-    assert struct.unpack("<d", sealed[8:16]) == (1_700_000_000.5,)
-    assert struct.unpack("<d", sealed[16:24]) == (1_700_000_060.5,)
-    assert struct.unpack("<I", sealed[24:28]) == (250_000,)
-    assert struct.unpack("<I", sealed[28:32]) == (7,)
-    assert sealed[32:] == b'{"a":1}'
+    assert sealed[:8] == bytes([0xC1, 2, 1, 0, 0, 0, 0, 0])
+    assert sealed[8:16] == b"ABCDEFGH"
+    assert struct.unpack("<dd", sealed[16:32]) == (1_700_000_000.5, 1_700_000_060.5)
+    assert struct.unpack("<II", sealed[32:40]) == (250_000, 7)
+    assert sealed[40:] == b'{"a":1}'
+    assert read_times(sealed) == (1_700_000_000.5, 1_700_000_060.5, 0.25)
     read = read_header(sealed)
     assert (read.created, read.expires, read.compute_time, read.length) == (
         1_700_000_000.5,
@@ -55,24 +57,24 @@ def test_the_layout_is_the_documented_one() -> None:
 )
 def test_values_and_raw_bytes_come_back(value: Any) -> None:
     envelope = Envelope(JsonCodec())
-    back = envelope.open(envelope.seal(value, created=1.0))
+    back = envelope.open(envelope.seal(value, NOW))
     assert back == value
     assert type(back) is type(value)
 
 
 def test_only_what_saves_is_compressed() -> None:
     envelope = Envelope(JsonCodec())
-    large = envelope.seal(LARGE, 1.0)
+    large = envelope.seal(LARGE, NOW)
     assert read_header(large).compression == 1
     assert len(large) < 1000
     assert envelope.figures.plain > 10 * envelope.figures.stored > 0
-    assert read_header(envelope.seal("short" * 10, 1.0)).compression == 0  # under the threshold
-    assert read_header(envelope.seal(os.urandom(5000), 1.0)).compression == 0  # would not shrink
+    assert read_header(envelope.seal("short" * 10, NOW)).compression == 0  # under the threshold
+    assert read_header(envelope.seal(os.urandom(5000), NOW)).compression == 0  # would not shrink
     assert (
-        read_header(Envelope(JsonCodec(), EnvelopeOptions(compress=False)).seal(LARGE, 1.0)).compression == 0
+        read_header(Envelope(JsonCodec(), EnvelopeOptions(compress=False)).seal(LARGE, NOW)).compression == 0
     )
     assert (
-        read_header(Envelope(JsonCodec(), EnvelopeOptions(threshold=10)).seal("aaaa" * 9, 1.0)).compression
+        read_header(Envelope(JsonCodec(), EnvelopeOptions(threshold=10)).seal("aaaa" * 9, NOW)).compression
         == 1
     )
 
@@ -88,7 +90,7 @@ def test_junk_is_a_decode_error(data: bytes) -> None:
 @pytest.mark.parametrize("value", [{"a": 12345}, 12345, LARGE], ids=["object", "number", "compressed"])
 def test_every_truncation_and_every_appended_byte_is_found(value: Any) -> None:
     envelope = Envelope(JsonCodec())
-    sealed = envelope.seal(value, 1.0)
+    sealed = envelope.seal(value, NOW)
     for length in range(len(sealed)):
         with pytest.raises(DecodeError):
             envelope.open(sealed[:length])
@@ -100,8 +102,8 @@ def test_every_truncation_and_every_appended_byte_is_found(value: Any) -> None:
 
 def test_every_flipped_bit_of_a_compressed_payload_is_found() -> None:
     envelope = Envelope(JsonCodec())
-    sealed = envelope.seal(LARGE, 1.0)
-    for at in range(32, len(sealed)):
+    sealed = envelope.seal(LARGE, NOW)
+    for at in range(40, len(sealed)):
         damaged = bytes([*sealed[:at], sealed[at] ^ 0x10, *sealed[at + 1 :]])
         with contextlib.suppress(DecodeError):
             assert envelope.open(damaged) == LARGE  # a bit that zstd does not use
@@ -110,14 +112,15 @@ def test_every_flipped_bit_of_a_compressed_payload_is_found() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"\xc1\x02" + header()[2:] + b"",  # another version
+        b"\xc1\x03" + header()[2:],  # another version
         header(codec=9, length=1) + b"1",
         header(codec=2, length=1) + b"\x01",  # msgpack, where JSON is expected
         header(compression=7, length=1) + b"1",
         header(flags=1, length=1) + b"1",
+        header(flags=8, length=1) + b"1",
         header(extension=500, length=1) + b"1",
     ],
-    ids=["version", "codec", "other codec", "compression", "flag", "extension"],
+    ids=["version", "codec", "other codec", "compression", "failure", "flag", "extension"],
 )
 def test_what_this_version_does_not_know_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
@@ -129,7 +132,7 @@ def test_an_unknown_extension_is_skipped() -> None:
 
 
 def test_codecs_do_not_read_each_other() -> None:
-    sealed = Envelope(MsgpackCodec()).seal([1], 1.0)
+    sealed = Envelope(MsgpackCodec()).seal([1], NOW)
     with pytest.raises(DecodeError):
         Envelope(JsonCodec()).open(sealed)
 
@@ -137,15 +140,15 @@ def test_codecs_do_not_read_each_other() -> None:
 def test_a_value_beyond_the_bound_is_refused_both_ways() -> None:
     small = Envelope(JsonCodec(), EnvelopeOptions(max_bytes=1000))
     with pytest.raises(EncodeError, match="1002 bytes"):
-        small.seal("x" * 1000, 1.0)
+        small.seal("x" * 1000, NOW)
     with pytest.raises(EncodeError):
-        small.seal(b"x" * 1001, 1.0)
-    large = Envelope(JsonCodec()).seal("x" * 5000, 1.0)  # compressed to less than the bound
+        small.seal(b"x" * 1001, NOW)
+    large = Envelope(JsonCodec()).seal("x" * 5000, NOW)  # compressed to less than the bound
     assert len(large) < 200
     with pytest.raises(PayloadTooLarge):
         small.open(large)
     with pytest.raises(PayloadTooLarge):
-        small.open(Envelope(JsonCodec(), EnvelopeOptions(compress=False)).seal("x" * 5000, 1.0))
+        small.open(Envelope(JsonCodec(), EnvelopeOptions(compress=False)).seal("x" * 5000, NOW))
 
 
 def bomb(size: int, *, stated: bool) -> bytes:
@@ -198,3 +201,40 @@ def test_two_frames_are_refused() -> None:
 def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options))):
         Envelope(JsonCodec(), EnvelopeOptions(**options))
+
+
+def test_tags_come_back_and_a_value_says_that_it_is_to_be_looked_at() -> None:
+    envelope = Envelope(JsonCodec())
+    tags = (("user:7", b"12345678"), ("ü", b"abcdefgh"))
+    sealed = envelope.seal({"a": 1}, Stamp(1.0, tags=tags))
+    assert envelope.open(sealed) == {"a": 1}
+    assert read_tags(sealed) == tags
+    assert not is_plain(sealed)
+    assert not is_plain(envelope.seal(1, Stamp(1.0, 2.0, kept=True)))
+    assert is_plain(envelope.seal(1, NOW))
+    assert read_tags(envelope.seal(1, NOW)) == ()
+
+
+@pytest.mark.parametrize("area", [b"\x01", b"\xff\xffname", b"\x02\x00\xff\xff12345678", b"\x00\x001234567"])
+def test_malformed_tags_are_a_decode_error(area: bytes) -> None:
+    with pytest.raises(DecodeError):
+        read_tags(header(flags=4, extension=len(area), length=1) + area + b"1")
+
+
+def test_tags_of_more_than_an_extension_holds_are_refused() -> None:
+    with pytest.raises(EncodeError):
+        Envelope(JsonCodec()).seal(1, Stamp(1.0, tags=tuple((f"{n}" * 5000, b"12345678") for n in range(20))))
+
+
+def test_a_new_generation_ends_every_value_of_the_old_one() -> None:
+    generation = Generation()
+    envelope = Envelope(JsonCodec(), generation=generation)
+    typed = envelope.typed(int)
+    sealed, large = envelope.seal(1, NOW), envelope.seal(LARGE, NOW)
+    generation.value = b"12345678"
+    for data in (sealed, large):
+        with pytest.raises(OutdatedError):
+            envelope.open(data)
+    with pytest.raises(OutdatedError):
+        typed.open(sealed)
+    assert typed.open(typed.seal(2, NOW)) == 2

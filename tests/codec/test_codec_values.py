@@ -307,7 +307,7 @@ def test_a_small_frame_of_millions_of_values_is_refused_before_it_is_decoded(
 ) -> None:
     frame = Zstd().compress(bomb)
     assert len(frame) < 10_000
-    header = struct.pack("<BBBBHHddII", 0xC1, 1, codec.id, 1, 0, 0, 1.0, 0.0, 0, len(frame))
+    header = struct.pack("<BBBBHHQddII", 0xC1, 2, codec.id, 1, 0, 0, 0, 1.0, 0.0, 0, len(frame))
     tracemalloc.start()
     with pytest.raises(PayloadTooLarge, match="4000000"):
         Envelope(codec).open(header + frame)
