@@ -6,7 +6,8 @@
 
 What has passed is remembered in .chaos/, for the sources as they are: a changed line starts anew. So is what pytest
 said of a failure. The table goes
-to docs/reliability.md; a failure prints the command that replays it, and the run ends with 1.
+to docs/reliability.md, where faults that were not tried keep what earlier sources showed, marked as such; a failure
+prints the command that replays it, and the run ends with 1.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ STATE = ROOT / ".chaos" / "slices.jsonl"
 TABLE = ROOT / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 _SLICE_TIMEOUT = 900.0
+_NOT_RUN, _EARLIER = "not run", " (earlier sources)"
+_COLUMNS = 7
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Slice:
     skipped: int = 0
     seconds: float = 0.0
     replay: list[str] = field(default_factory=list)
+    worst: dict[str, float] = field(default_factory=dict)
+    """The largest of each figure that the tests gave as a user property."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -72,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{ran.test} seeds {ran.seeds}: {ran.passed} passed, {ran.failed} failed, {ran.seconds:.0f} s",
             flush=True,
         )
+        for name, figure in ran.worst.items():
+            print(f"    {name}: {figure:g} at most", flush=True)
         for command in ran.replay:
             print(f"    replay: {command}", flush=True)
     now = [past for past in done.values() if past.sources == sources]
@@ -133,7 +140,10 @@ def run(wanted: Slice) -> Slice:
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", wanted.test]
-        command += ["--seeds", wanted.seeds, f"--junitxml={report}", "-o", "junit_logging=no"]
+        first, _, last = wanted.seeds.partition("-")
+        # One seed by its name: the tests then do all that they do for many.
+        command += ["--seed", first] if first == last else ["--seeds", wanted.seeds]
+        command += [f"--junitxml={report}", "-o", "junit_logging=no"]
         try:
             ended = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, timeout=_SLICE_TIMEOUT, check=False
@@ -141,7 +151,7 @@ def run(wanted: Slice) -> Slice:
             output, status = ended.stdout, ended.returncode
         except subprocess.TimeoutExpired:
             output, status = "", -1
-        counts = _counts(report)
+        counts, worst = _counts(report), _worst(report)
     failed = max(counts["failures"] + counts["errors"], int(status != 0))
     if failed:
         keep(wanted, output)
@@ -154,6 +164,7 @@ def run(wanted: Slice) -> Slice:
         skipped=counts["skipped"],
         seconds=round(time.monotonic() - began, 1),
         replay=re.findall(r"^python -m pytest .*--seed \d+$", output, re.MULTILINE),
+        worst=worst,
     )
 
 
@@ -176,18 +187,39 @@ def _counts(report: Path) -> dict[str, int]:
     return totals
 
 
+def _worst(report: Path) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if report.exists():
+        for given in ET.parse(report).getroot().iter("property"):  # noqa: S314 - pytest wrote it just now
+            name, figure = given.get("name", ""), float(given.get("value", ""))
+            found[name] = max(figure, found.get(name, figure))
+    return found
+
+
 def write_table(path: Path, done: Sequence[Slice]) -> None:
-    """Replace what stands between the two marks of the page."""
-    lines = ["| # | fault | how | what must hold | runs | failed |", "|---|---|---|---|---|---|"]
-    for row in ROWS:
-        mine = [past for past in done if past.test in row.tests]
-        runs, failed = sum(past.passed + past.failed for past in mine), sum(past.failed for past in mine)
-        told = f"{runs} | {failed}" if runs else "not run | -"
-        lines.append(f"| {row.number} | {row.fault} | {row.injection} | {row.promise} | {told} |")
+    """Replace what stands between the two marks of the page; a row without runs keeps its earlier ones."""
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
+    table, _, after = rest.partition(_END)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    earlier = {row[0]: row[4:] for row in cells if len(row) == _COLUMNS}
+    lines = ["| # | fault | how | what must hold | runs | failed | worst |", "|---|---|---|---|---|---|---|"]
+    for row in ROWS:
+        told = _told([past for past in done if past.test in row.tests], earlier.get(str(row.number)))
+        lines.append(f"| {row.number} | {row.fault} | {row.injection} | {row.promise} | {' | '.join(told)} |")
     path.write_text(f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}", encoding="utf-8")
+
+
+def _told(mine: Sequence[Slice], earlier: Sequence[str] | None) -> Sequence[str]:
+    """A row's last cells: how many runs, how many failed, and the figures."""
+    runs, failed = sum(past.passed + past.failed for past in mine), sum(past.failed for past in mine)
+    if runs:
+        names = dict.fromkeys(name for past in mine for name in past.worst)
+        worst = {name: max(past.worst.get(name, 0.0) for past in mine) for name in names}
+        return str(runs), str(failed), "; ".join(f"{name}: {figure:g}" for name, figure in worst.items())
+    if earlier is None or earlier[0] == _NOT_RUN:
+        return _NOT_RUN, "-", ""
+    return (earlier[0] if earlier[0].endswith(_EARLIER) else earlier[0] + _EARLIER), *earlier[1:]
 
 
 if __name__ == "__main__":

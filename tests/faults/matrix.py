@@ -173,4 +173,18 @@ ROWS = (
         "the supervisor replaces them: memory stays under its limit, nothing lost, each job runs once",
         (_FAULTS + "test_leak.py",),
     ),
+    Row(
+        28,
+        "The server is away for longer than a lease",
+        "SIGKILL, back after 30 s, under 100 running jobs; append-only file on",
+        "each job has one recorded result, 0 workers dead; jobs are claimed within 1 s of the server's return",
+        (_FAULTS + "test_long_outage.py",),
+    ),
+    Row(
+        29,
+        "Plain arq workers serve the same queue",
+        "5,000 jobs in JSON and in pickle, of both kinds of producers; 1,000 jobs held at the queue's head",
+        "each kind of worker takes its part, 0 jobs lost or run twice; a fresh job starts within 0.25 s",
+        ("tests/jobs/test_mixed_fleet.py",),
+    ),
 )
