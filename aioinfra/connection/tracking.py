@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aioinfra.backoff import RECONNECT, Backoff
-from aioinfra.clock import SYSTEM_CLOCK
+from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.connection.dispatch import check_seconds
 from aioinfra.connection.pool import RedisClient
 from aioinfra.connection.translate import ReplyError
@@ -112,6 +112,7 @@ class TrackingListener:
             everything may have changed: FLUSHALL, FLUSHDB, or armed (again). Must not block. If it raises,
             the error is logged once and the listener goes on.
         options: intervals and limits.
+        clock: of the intervals and of `confirmed_at`.
 
     Attributes:
         confirmed_at: reading of the monotonic clock. Everything acknowledged before it has been delivered;
@@ -124,11 +125,13 @@ class TrackingListener:
         prefixes: Sequence[str | bytes],
         on_invalidate: Callable[[Sequence[bytes] | None], None],
         options: TrackingOptions = DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._client = client
         self._prefixes = shortest_prefixes(prefixes)
         self._on_invalidate = on_invalidate
         self._options = options
+        self._clock = clock
         self._state = TrackingState.DOWN
         self._up = asyncio.Event()
         self._wire: PushWire | None = None
@@ -160,7 +163,7 @@ class TrackingListener:
                 attempt = 1 if await self._connect_once() else attempt + 1
                 refused = self._state is TrackingState.REFUSED
                 pause = self._options.refused_retry if refused else self._options.reconnect.delay(attempt)
-                await SYSTEM_CLOCK.sleep(pause)
+                await self._clock.sleep(pause)
         finally:
             self._running = False
             self._down(TrackingState.DOWN)
@@ -221,7 +224,7 @@ class TrackingListener:
         prefixes = [part for prefix in self._prefixes for part in (b"PREFIX", prefix)]
         await self._ask(wire, ("CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "BCAST", *prefixes))
         wire.on_push = self._received
-        since = SYSTEM_CLOCK.monotonic()
+        since = self._clock.monotonic()
         await self._ask(wire, ("SUBSCRIBE", _CHANNEL))
         self._report(None)
         self._wire = wire
@@ -244,12 +247,12 @@ class TrackingListener:
             await asyncio.wait([wire.closed], timeout=self._options.ping_interval)
 
     def _age(self) -> float:
-        return SYSTEM_CLOCK.monotonic() - self.confirmed_at
+        return self._clock.monotonic() - self.confirmed_at
 
     def _probe(self, wire: PushWire, answered: asyncio.Future[bool] | None) -> None:
         self._probe_number += 1
         payload = str(self._probe_number).encode()
-        self._probes.append(_Probe(payload, SYSTEM_CLOCK.monotonic(), answered))
+        self._probes.append(_Probe(payload, self._clock.monotonic(), answered))
         wire.send(("PING", payload))
 
     def _received(self, push: Any) -> None:
