@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests mostly wait, for servers, leases and child processes: more workers than cores.
+WORKERS ?= 4
 UV     := $(shell command -v uv 2>/dev/null)
 
 ifdef UV
@@ -31,8 +33,9 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo  ## run the demo service until Ctrl-C; ARGS="--seconds 20" ends it by itself
 	$(BIN)/aioinfra demo $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests; ARGS="-k name" picks some
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## run the tests in parallel; ARGS="-k name" picks some, one after the other
+	@# Tests start hundreds of processes, and each would compile the package anew.
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist worksteal)
 
 check: $(VENV)/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .
