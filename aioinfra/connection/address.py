@@ -1,4 +1,13 @@
-"""Where a server is and how to greet it, from its URL."""
+"""Where a server is and how to greet it, from its URL.
+
+A Sentinel URL names the Sentinels, the master and its database, as prefect, docket and redisvl write it::
+
+    redis+sentinel://[user:password@]host1[:26379],host2,.../<master name>[/<db>][?sentinel_password=...]
+
+The login is the master's; ``sentinel_username`` and ``sentinel_password`` are the Sentinels'. ``rediss+sentinel``
+is TLS to both. Also understood: ``sentinel://``, ``?master_name=`` or ``?service_name=`` with the database as the
+path, and Celery's list of URLs with ``;`` between them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +15,15 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
 from redis.asyncio import connection as redis_connection
 
+from aioinfra.connection import master_connection
+from aioinfra.connection.master import Master, Place
 from aioinfra.errors import InvalidArgument
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
@@ -21,6 +32,16 @@ _TLS_ARGUMENTS: Final = frozenset(
     {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_ciphers"}
 )
 _ARGUMENTS: Final = frozenset({"db", "username", "password", "client_name"})
+_SENTINEL_SCHEMES: Final = {
+    "redis+sentinel": "redis",
+    "sentinel": "redis",
+    "rediss+sentinel": "rediss",
+}
+_SENTINEL_ARGUMENTS: Final = frozenset(
+    {"sentinel_username", "sentinel_password", "master_name", "service_name"}
+)
+_SENTINEL_PORT: Final = 26379
+_MASTER_NAME: Final = re.compile(r"[\w.-]+", re.ASCII)
 _CERT_REQS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _NO_HOST: Final = re.compile(r"[^\w.:%-]")
 _LONGEST_DATABASE: Final = 9  # digits
@@ -28,10 +49,19 @@ _FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
 
 
 @dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who knows where a master is: at least one Sentinel, and the master's name among them."""
+
+    master_name: str
+    members: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """One server: where it listens, how to authenticate, which database.
 
-    ``path`` is set for a unix socket, ``tls`` for rediss: the ``ssl_*`` arguments under redis-py's names.
+    ``path`` is set for a unix socket, ``tls`` for rediss: the ``ssl_*`` arguments under redis-py's names. With
+    ``sentinels`` it is whichever server they name, and ``host`` and ``port`` mean nothing: see `at`.
     """
 
     host: str = "localhost"
@@ -42,14 +72,31 @@ class Address:
     password: str | None = field(default=None, repr=False)
     client_name: str | None = None
     tls: Mapping[str, Any] | None = field(default=None, repr=False)
+    sentinels: Sentinels | None = None
 
     @property
     def location(self) -> str:
         """The URL without credentials and options."""
         if self.path is not None:
             return f"unix://{self.path}?db={self.db}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'redis' if self.tls is None else 'rediss'}://{host}:{self.port}/{self.db}"
+        scheme = "redis" if self.tls is None else "rediss"
+        if self.sentinels is None:
+            return f"{scheme}://{self.host_and_port()}/{self.db}"
+        hosts = ",".join([member.host_and_port() for member in self.sentinels.members])
+        return f"{scheme}+sentinel://{hosts}/{self.sentinels.master_name}/{self.db}"
+
+    def host_and_port(self) -> str:
+        """As a URL has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def at(self, place: Place) -> Address:
+        """The server at a place that the Sentinels named, greeted as this one."""
+        host, port = place
+        return replace(self, host=host, port=port, sentinels=None)
+
+    def new_master(self) -> Master | None:
+        """What there is to know of the master, for the connections of one client; None without Sentinels."""
+        return Master(self.sentinels.master_name, len(self.sentinels.members)) if self.sentinels else None
 
     def greeting(self) -> list[tuple[str | int, ...]]:
         """The commands that a new connection starts with."""
@@ -86,20 +133,42 @@ class Address:
             context.set_ciphers(self.tls["ssl_ciphers"])
         return context
 
-    def async_connection(self) -> tuple[type[redis_connection.AbstractConnection], dict[str, Any]]:
-        """redis-py's asyncio connection class for this address and its arguments."""
-        if self.path is not None:
-            return redis_connection.UnixDomainSocketConnection, self._arguments()
-        plain, tls = redis_connection.Connection, redis_connection.SSLConnection
-        return (plain if self.tls is None else tls), self._arguments()
+    def async_connection(
+        self, master: Master | None = None
+    ) -> tuple[type[redis_connection.AbstractConnection], dict[str, Any]]:
+        """redis-py's asyncio connection class for this address and its arguments.
 
-    def sync_connection(self) -> tuple[type[redis.connection.AbstractConnection], dict[str, Any]]:
-        """redis-py's synchronous connection class for this address and its arguments."""
+        ``master`` is the knowledge to share with other connections that follow the same Sentinels.
+        """
         if self.path is not None:
-            return redis.UnixDomainSocketConnection, self._arguments()
-        return (redis.Connection if self.tls is None else redis.SSLConnection), self._arguments()
+            return redis_connection.UnixDomainSocketConnection, self.arguments()
+        plain: type[redis_connection.AbstractConnection] = redis_connection.Connection
+        tls: type[redis_connection.AbstractConnection] = redis_connection.SSLConnection
+        if self.sentinels is not None:
+            plain, tls = master_connection.MasterConnection, master_connection.TlsMasterConnection
+        return (plain if self.tls is None else tls), self.arguments() | self._followed(master)
 
-    def _arguments(self) -> dict[str, Any]:
+    def sync_connection(
+        self, master: Master | None = None
+    ) -> tuple[type[redis.connection.AbstractConnection], dict[str, Any]]:
+        """redis-py's synchronous connection class for this address and its arguments; see `async_connection`."""
+        if self.path is not None:
+            return redis.UnixDomainSocketConnection, self.arguments()
+        plain: type[redis.connection.AbstractConnection] = redis.Connection
+        tls: type[redis.connection.AbstractConnection] = redis.SSLConnection
+        if self.sentinels is not None:
+            plain = master_connection.BlockingMasterConnection
+            tls = master_connection.BlockingTlsMasterConnection
+        return (plain if self.tls is None else tls), self.arguments() | self._followed(master)
+
+    def _followed(self, master: Master | None) -> dict[str, Any]:
+        if self.sentinels is None:
+            return {}
+        members = [member.arguments() for member in self.sentinels.members]
+        return {"master": master or self.new_master(), "members": members}
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of redis-py's connections."""
         where = {"path": self.path} if self.path is not None else {"host": self.host, "port": self.port}
         return {
             **where,
@@ -115,13 +184,16 @@ class Address:
 def parse_address(url: str) -> Address:
     """Read ``redis://``, ``rediss://`` or ``unix://`` URLs as redis-py does, but refuse what it ignores.
 
-    Query arguments: ``db``, ``username``, ``password``, ``client_name``, and for rediss ``ssl_*``.
+    Query arguments: ``db``, ``username``, ``password``, ``client_name``, and for rediss ``ssl_*``. Sentinel URLs:
+    see above.
 
     Raises:
         InvalidArgument: the URL does not name a server. The message never repeats the URL.
     """
+    if isinstance(url, str) and url.partition("://")[0] in _SENTINEL_SCHEMES:
+        return _sentinel_address(url)
     parts, port = _split(url)
-    query = _query(parts.query, allow_tls=parts.scheme == "rediss")
+    query = _query(parts.query, _ARGUMENTS | _TLS_ARGUMENTS if parts.scheme == "rediss" else _ARGUMENTS)
     username = unquote(parts.username) if parts.username else query.get("username")
     password = unquote(parts.password) if parts.password else query.get("password")
     shared: dict[str, Any] = {
@@ -146,10 +218,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     """The URL's parts and its port. Where the URL is malformed, nobody can say which part is the password."""
     if not isinstance(url, str):
         raise InvalidArgument("url", "must be a string")
-    if not url.isprintable():
-        raise InvalidArgument("url", "must hold no control characters")
-    if "#" in url:
-        raise InvalidArgument("url", "has a '#': in a password it is written %23")
+    _check_characters(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -161,8 +230,69 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
             "is not a URL with a port from 0 to 65535; in a password '/', '?', '@' are written %2F, %3F, %40",
         )
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise InvalidArgument("url", "must start with redis://, rediss:// or unix://")
+        raise InvalidArgument("url", "must start with redis://, rediss://, unix:// or redis+sentinel://")
     return parts, port
+
+
+def _check_characters(url: str) -> None:
+    if not url.isprintable():
+        raise InvalidArgument("url", "must hold no control characters")
+    if "#" in url:
+        raise InvalidArgument("url", "has a '#': in a password it is written %23")
+
+
+def _sentinel_address(url: str) -> Address:
+    """By hand: `urlsplit` takes no list of hosts."""
+    _check_characters(url)
+    scheme, _, rest = url.partition("://")
+    tls = _SENTINEL_SCHEMES[scheme] == "rediss"
+    place, _, text = _joined(rest).partition("?")
+    login_and_hosts, _, path = place.partition("/")
+    login, _, hosts = login_and_hosts.rpartition("@")
+    known = _ARGUMENTS | _SENTINEL_ARGUMENTS
+    query = _query(text, known | _TLS_ARGUMENTS if tls else known)
+    name, database = _name_and_database(path, query)
+    user, _, secret = login.partition(":")
+    shared: dict[str, Any] = {"tls": _tls(query) if tls else None}
+    sentinel = {"username": query.get("sentinel_username"), "password": query.get("sentinel_password")}
+    members = tuple(_member(host, sentinel | shared) for host in hosts.split(","))
+    return Address(
+        username=unquote(user) or query.get("username"),
+        password=unquote(secret) or query.get("password"),
+        client_name=query.get("client_name"),
+        db=_database(database),
+        sentinels=Sentinels(name, members),
+        **shared,
+    )
+
+
+def _joined(rest: str) -> str:
+    """Celery's ``host1;sentinel://host2;sentinel://host3/0`` with its hosts in one list; others as they are."""
+    first, *others = re.split(r";(?:rediss?\+)?sentinel://", rest)
+    if not others:
+        return rest
+    hosts = [other.partition("/")[0].partition("?")[0].rpartition("@")[2] for other in others]
+    cut = re.search("[/?]", first)
+    own = first[: cut.start()] if cut else first
+    last = re.search("[/?].*", others[-1]) or re.search("[/?].*", first)
+    return ",".join([own, *hosts]) + (last.group() if last else "")
+
+
+def _member(text: str, shared: dict[str, Any]) -> Address:
+    parts, port = _split(f"redis://{text}")
+    if not parts.hostname or port == 0:
+        raise InvalidArgument("url", "names a Sentinel without a host or with port 0")
+    return Address(host=_host(parts), port=_SENTINEL_PORT if port is None else port, **shared)
+
+
+def _name_and_database(path: str, query: dict[str, str]) -> tuple[str, str]:
+    steps = [unquote(step) for step in path.split("/") if step]
+    name = query.get("master_name") or query.get("service_name") or (steps.pop(0) if steps else "")
+    if not _MASTER_NAME.fullmatch(name) or len(steps) > 1:
+        raise InvalidArgument(
+            "url", "of Sentinels needs the master's name: redis+sentinel://host:26379,host:26379/<name>/<db>"
+        )
+    return name, query.get("db") or (steps[0] if steps else "0")
 
 
 def _host(parts: SplitResult) -> str:
@@ -173,8 +303,7 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _query(text: str, *, allow_tls: bool) -> dict[str, str]:
-    known = _ARGUMENTS | _TLS_ARGUMENTS if allow_tls else _ARGUMENTS
+def _query(text: str, known: frozenset[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in known:

@@ -63,12 +63,16 @@ _PAUSE_AFTER_REFUSAL: Final = 0.25  # seconds until the next attempt, while othe
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """A pool's state now. ``size`` counts connections being opened; ``in_use`` is all that are not idle."""
+    """A pool's state now. ``size`` counts connections being opened; ``in_use`` is all that are not idle.
+
+    ``switches`` is how often the client has followed its master to another server (Sentinel).
+    """
 
     size: int
     in_use: int
     idle: int
     max_connections: int
+    switches: int = 0
 
 
 class Dispatcher:

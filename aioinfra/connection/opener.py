@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from aioinfra.connection.address import Address
 from aioinfra.connection.translate import open_error
-from aioinfra.connection.wire import Wire
+from aioinfra.connection.wire import Argument, Wire
 from aioinfra.errors import StoreError, StoreUnavailable
 
 WireT = TypeVar("WireT", bound=Wire)
 
 
 class Opener:
-    """Makes greeted connections to one server. Override `address` where the server can move."""
+    """Makes greeted connections to one server."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -28,9 +28,11 @@ class Opener:
         """The URL without credentials."""
         return self._address.location
 
-    async def address(self) -> Address:
-        """Where to connect now."""
-        return self._address
+    def start(self) -> None:
+        """Called once on the loop, before the first `open`."""
+
+    async def aclose(self) -> None:
+        """End what `start` has begun."""
 
     async def open(self, make: Callable[[asyncio.AbstractEventLoop], WireT], timeout: float) -> WireT:
         """Connect and greet within ``timeout`` seconds, ``make`` giving the protocol.
@@ -46,12 +48,24 @@ class Opener:
         raise failure  # out here, without the other error as its context
 
     async def _greeted(self, make: Callable[[asyncio.AbstractEventLoop], WireT], timeout: float) -> WireT:
-        address = await self.address()
+        wire, _ = await self._connect(self._address, make, timeout)
+        return wire
+
+    async def _connect(
+        self,
+        address: Address,
+        make: Callable[[asyncio.AbstractEventLoop], WireT],
+        timeout: float,
+        then: Sequence[Sequence[Argument]] = (),
+    ) -> tuple[WireT, list[Any]]:
+        """Connect, greet and, in the same round trip, ask ``then``: the connection and the answers to that."""
         loop = asyncio.get_running_loop()
         _, wire = await address.open(lambda: make(loop), await self._tls_context(address))
         try:
             greeting = address.greeting()
-            for reply in await wire.ask(greeting, timeout) if greeting else ():
+            commands = [*greeting, *then]
+            replies = await wire.ask(commands, timeout) if commands else []
+            for reply in replies[: len(greeting)]:
                 if isinstance(reply, StoreError):
                     raise reply
             if not wire.usable:
@@ -59,7 +73,7 @@ class Opener:
         except BaseException:
             wire.abort()
             raise
-        return wire
+        return wire, replies[len(greeting) :]
 
     async def _tls_context(self, address: Address) -> ssl.SSLContext | None:
         if address.tls is None:

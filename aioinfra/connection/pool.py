@@ -1,4 +1,5 @@
-"""The client of one Redis or Valkey server: a bounded pool of connections for one event loop.
+"""The client of one Redis or Valkey server, or of the master that Sentinels name: a bounded pool of connections
+for one event loop.
 
 Every call is detached from its caller: a cancelled caller, or one whose deadline has passed, leaves a sent
 command to end by itself, bounded by ``socket_timeout``, and its connection in step. A command that still
@@ -24,6 +25,7 @@ from aioinfra.connection.address import parse_address
 from aioinfra.connection.dispatch import DEFAULT_OPTIONS, Dispatcher, PoolFigures, PoolOptions, check_seconds
 from aioinfra.connection.opener import Opener, WireT
 from aioinfra.connection.script import Script
+from aioinfra.connection.sentinel import MasterDispatcher, MasterOpener
 from aioinfra.connection.translate import ReplyError, translate
 from aioinfra.connection.wire import Argument, Call, pack
 from aioinfra.errors import DeadlineExceeded, InvalidArgument, LifecycleError, WrongEventLoop
@@ -38,7 +40,8 @@ class RedisClient:
     a stray first use spoils nothing. Close it with `aclose` or ``async with``.
 
     Args:
-        url: ``redis://``, ``rediss://`` (host names are verified) or ``unix:///path?db=0``.
+        url: ``redis://``, ``rediss://`` (host names are verified) or ``unix:///path?db=0``; with Sentinels
+            ``redis+sentinel://host1:26379,host2:26379/<master name>/<db>``, see `aioinfra.connection.address`.
         options: bounds of the pool.
 
     Raises:
@@ -47,8 +50,9 @@ class RedisClient:
 
     def __init__(self, url: str, options: PoolOptions = DEFAULT_OPTIONS) -> None:
         self._address = parse_address(url)
-        self._opener = Opener(self._address)
         self._options = options
+        self._master = self._address.new_master()
+        self._opener = self._new_opener()
         self._dispatcher: Dispatcher | None = None
         self._raw: redis.asyncio.Redis | None = None
         self._closed = False
@@ -60,6 +64,16 @@ class RedisClient:
     def location(self) -> str:
         """The URL without credentials, for logs and health."""
         return self._address.location
+
+    @property
+    def follows_master(self) -> bool:
+        """Whether Sentinels name the server, which may then be another one tomorrow."""
+        return self._master is not None
+
+    @property
+    def vouched_at(self) -> float:
+        """Monotonic time as of which the server was the right one: of a Sentinel's last word; else inf."""
+        return math.inf if self._master is None else self._master.vouched_at
 
     @property
     def options(self) -> PoolOptions:
@@ -74,7 +88,7 @@ class RedisClient:
         with this client. Its errors are redis-py's: see `translate`.
         """
         if self._raw is None:
-            kind, arguments = self._address.async_connection()
+            kind, arguments = self._address.async_connection(self._master)
             self._raw = redis.asyncio.Redis(
                 connection_pool=_RawPool(
                     self,
@@ -99,7 +113,11 @@ class RedisClient:
         pool = self._raw.connection_pool
         idle, in_use = len(pool._available_connections), len(pool._in_use_connections)  # noqa: SLF001 - no public figure
         return PoolFigures(
-            own.size + idle + in_use, own.in_use + in_use, own.idle + idle, own.max_connections * 2
+            own.size + idle + in_use,
+            own.in_use + in_use,
+            own.idle + idle,
+            own.max_connections * 2,
+            own.switches,
         )
 
     # Calls
@@ -214,7 +232,7 @@ class RedisClient:
 
     def new_connection(self) -> AbstractConnection:
         """A redis-py connection outside the pool, not yet connected; RESP2, bytes. The caller closes it."""
-        kind, arguments = self._address.async_connection()
+        kind, arguments = self._address.async_connection(self._master)
         return kind(**arguments, **self._timeouts())
 
     def blocking_connection(self) -> redis.Redis:
@@ -222,7 +240,7 @@ class RedisClient:
 
         It connects at its first use, which may be in another thread than this call.
         """
-        kind, arguments = self._address.sync_connection()
+        kind, arguments = self._address.sync_connection(self._master)
         pool = redis.ConnectionPool(connection_class=kind, max_connections=1, **arguments, **self._timeouts())
         return redis.Redis.from_pool(pool)
 
@@ -247,9 +265,20 @@ class RedisClient:
                     f"the client of {self.location} belongs to another event loop: make one client per loop"
                 )
             # Its connections and calls ended with their loop, and so did those of `raw`; the locks belong to it.
-            self._opener, self._raw = Opener(self._address), None
-        self._dispatcher = Dispatcher(loop, self._opener, self._options)
+            self._opener, self._raw = self._new_opener(), None
+        self._dispatcher = self._new_dispatcher(loop)
+        self._opener.start()
         return self._dispatcher
+
+    def _new_opener(self) -> Opener:
+        if self._master is None:
+            return Opener(self._address)
+        return MasterOpener(self._address, self._master, self._options.connect_timeout)
+
+    def _new_dispatcher(self, loop: asyncio.AbstractEventLoop) -> Dispatcher:
+        if self._master is None:
+            return Dispatcher(loop, self._opener, self._options)
+        return MasterDispatcher(loop, self._opener, self._options, self._master)
 
     async def aclose(self) -> None:
         """Refuse new calls, wait for those under way (up to ``socket_timeout``), then close. Idempotent.
@@ -270,8 +299,11 @@ class RedisClient:
             if dispatcher is not None:
                 await dispatcher.aclose(self._options.socket_timeout)
         finally:
-            if self._raw is not None:
-                await self._raw.connection_pool.disconnect()
+            try:
+                await self._opener.aclose()
+            finally:
+                if self._raw is not None:
+                    await self._raw.connection_pool.disconnect()
 
     async def __aenter__(self) -> Self:
         return self

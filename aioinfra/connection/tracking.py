@@ -62,7 +62,7 @@ class TrackingOptions:
             ``ping_interval``.
         reconnect_after: age from which on the connection is given up; at least ``silence_limit``.
         rearm_after_silence: True reconnects as soon as a STALE connection answers, instead of trusting it:
-            for servers that may have been replaced meanwhile (Sentinel).
+            for servers that may have been replaced meanwhile. With Sentinels it is always so.
         refused_retry: seconds between attempts where tracking is refused.
         reconnect: delays between attempts to connect.
     """
@@ -116,7 +116,8 @@ class TrackingListener:
 
     Attributes:
         confirmed_at: reading of the monotonic clock. Everything acknowledged before it has been delivered;
-            -inf while not UP.
+            -inf while not UP. With Sentinels no later than one of them last confirmed the master: what a
+            replaced server answers proves nothing.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class TrackingListener:
         self._prefixes = shortest_prefixes(prefixes)
         self._on_invalidate = on_invalidate
         self._options = options
+        self._rearms = options.rearm_after_silence or client.follows_master
         self._clock = clock
         self._state = TrackingState.DOWN
         self._up = asyncio.Event()
@@ -265,11 +267,11 @@ class TrackingListener:
                 self._wire.abort()
 
     def _confirmed(self, probe: _Probe) -> None:
-        if self._options.rearm_after_silence and self.state is TrackingState.STALE and self._wire is not None:
+        if self._rearms and self.state is TrackingState.STALE and self._wire is not None:
             probe.settle(False)
             self._wire.abort()
             return
-        self.confirmed_at = probe.sent_at
+        self.confirmed_at = max(self.confirmed_at, min(probe.sent_at, self._client.vouched_at))
         probe.settle(True)
 
     def _report(self, keys: Sequence[bytes] | None) -> None:
