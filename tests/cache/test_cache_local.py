@@ -67,6 +67,26 @@ def test_bytes_are_bounded_too() -> None:
     assert cache.get("a") is None
 
 
+def test_looking_at_times_and_keys_is_no_use() -> None:
+    cache = LocalCache[int](2, 1 << 20)
+    cache.put("old", 1, 1, None)
+    cache.put("new", 2, 1, None)
+    assert cache.ttl("old") == math.inf
+    assert set(cache.keys()) == {"old", "new"}
+    cache.put("third", 3, 1, None)
+    assert set(cache.keys()) == {"new", "third"}
+
+
+def test_clearing_evicts_nothing() -> None:
+    cache = LocalCache[int](2, 1 << 20)
+    for number in range(3):
+        cache.put(str(number), number, 1, None)
+    cache.clear()
+    assert (len(cache), cache.bytes, cache.evictions) == (0, 0, 1)
+    cache.put("a", 1, 1, None)
+    assert cache.get("a") == 1
+
+
 def test_a_size_of_zero_keeps_nothing() -> None:
     cache = LocalCache[int](0, 1 << 20)
     cache.put("a", 1, 1, None)
