@@ -287,7 +287,9 @@ def _member(text: str, shared: dict[str, Any]) -> Address:
 
 def _name_and_database(path: str, query: dict[str, str]) -> tuple[str, str]:
     steps = [unquote(step) for step in path.split("/") if step]
-    name = query.get("master_name") or query.get("service_name") or (steps.pop(0) if steps else "")
+    name = query.get("master_name") or query.get("service_name")
+    if name is None:  # a first step of digits is Celery's database, whose master is named elsewhere
+        name = steps.pop(0) if steps and not steps[0].isdigit() else ""
     if not _MASTER_NAME.fullmatch(name) or len(steps) > 1:
         raise InvalidArgument(
             "url", "of Sentinels needs the master's name: redis+sentinel://host:26379,host:26379/<name>/<db>"

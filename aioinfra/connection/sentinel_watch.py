@@ -2,7 +2,7 @@
 
 Two things find a Sentinel that lives but is cut off from the others: every few seconds another one is asked, and
 the server's role is read again. While all of that goes well, a PONG of the Sentinel proves that it had announced
-nothing before the PING (`Master.vouched_at`).
+nothing before the PING (`Master.vouched_at`). Where no Sentinel can be listened to, asking more often stands in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SILENCE: Final = 2.0
 """Seconds without a PONG after which another Sentinel is tried."""
 _AUDIT_INTERVAL: Final = 5.0
 _AUDIT_AGAIN: Final = 0.5
-"""Seconds between audits; the shorter one after one that failed."""
+"""Seconds between audits; the shorter one after one that failed, or while no Sentinel announces."""
 
 
 class Opening(Protocol):
@@ -60,12 +60,20 @@ class MasterWatch:
         self._announced = asyncio.Event()
         self._news = 0  # announcements, the subscription itself counting as one: it may come after another
         self._understood = 0  # of them, those that a Sentinel was asked about
-        self._sound = False  # whether the last audit went well
+        self._sound = False  # whether a Sentinel announces, and the last audit went well
+        self._listening = False
+        self._refused = False
         self._pinged_at: float | None = None
         self._heard_at = 0.0
 
     async def run(self) -> None:
-        """Stay subscribed until cancelled, moving to another Sentinel when one fails."""
+        """Keep watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._audit())
+            group.create_task(self._stay_subscribed())
+
+    async def _stay_subscribed(self) -> None:
+        """Move to another Sentinel when one fails."""
         attempt = 0
         while True:
             member = self._master.order()[0]
@@ -88,17 +96,19 @@ class MasterWatch:
             if isinstance(reply, StoreError):
                 raise reply
             self._pinged_at, self._heard_at = None, SYSTEM_CLOCK.monotonic()
-            self._sound = True
+            self._sound, self._listening, self._refused = True, True, False
             self._hear_news()
             async with asyncio.TaskGroup() as group:
-                others = [group.create_task(self._follow(member)), group.create_task(self._audit())]
+                following = group.create_task(self._follow(member))
                 await self._beat(wire)
-                for task in others:
-                    task.cancel()
+                following.cancel()
         except StoreError as error:
-            logger.warning("a Sentinel does not let this client subscribe to %s: %s", _CHANNEL, error)
+            if not self._refused:
+                logger.warning("a Sentinel does not let this client subscribe to %s: %s", _CHANNEL, error)
+            self._refused = True
             return False
         finally:
+            self._sound = self._listening = False
             wire.abort()
         return True
 
@@ -150,4 +160,4 @@ class MasterWatch:
                 self._sound = False
             else:
                 wire.abort()
-                self._sound = True
+                self._sound = self._listening
