@@ -8,7 +8,7 @@ A dictionary is made of pieces of the values that it was trained on: it is as se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -207,6 +207,10 @@ class Dictionaries:
         """Those that were used since the last call."""
         used, self._used = self._used, set()
         return [known[0] for known in map(self._known.get, used) if known is not None]
+
+    def mark_used(self, dictionaries: Iterable[Dictionary]) -> None:
+        """Give back what was taken and not dealt with."""
+        self._used.update(dictionary.id for dictionary in dictionaries)
 
     def _forget_one(self) -> None:
         current = self._current

@@ -30,7 +30,7 @@ from aioinfra.codec.zstd import Zstd
 from aioinfra.errors import DecodeError, EncodeError, PayloadTooLarge
 
 ZSTD_DICTIONARY: Final = 2
-_MUST_SAVE: Final = (
+MUST_SAVE: Final = (
     0.9  # compressed is kept below this share of the plain size: less is not worth a decompression
 )
 
@@ -214,7 +214,7 @@ class Envelope:
             compression, frame = ZSTD, self._zstd.compress(payload)
         else:
             return UNCOMPRESSED, payload
-        if len(frame) > size * _MUST_SAVE:
+        if len(frame) > size * MUST_SAVE:
             return UNCOMPRESSED, payload
         self.figures.plain += size
         self.figures.stored += len(frame)

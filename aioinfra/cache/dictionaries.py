@@ -1,0 +1,353 @@
+"""Trained dictionaries of one cache, on its server, where every process finds them.
+
+    dict:<id>       a dictionary; its id is drawn from its bytes, so it never changes
+    dict-current    a copy of the one that values are to be sealed with; one read tells which, and brings it
+    dict-versions   a sorted set of ids by the time at which they were published, for people
+
+A value needs its dictionary as long as it lives. The rule that keeps it:
+
+- Values sealed with a dictionary live 30 days at most (`MOST_LIFE`); longer ones use none.
+- A dictionary lives for 90 days (``keep``) from its last renewal. Every process renews, once an hour, those that it
+  has sealed or opened values with since. So a dictionary outlives the last value that was sealed with it.
+- A server that is short of memory may evict a dictionary. A process that uses it finds that out when it renews, and
+  puts it back; in between its values are misses to processes that have not read it yet.
+
+What the server gives is checked, whatever it is: size, form, and that its id fits its bytes. What does not pass is
+counted and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aioinfra.backoff import Backoff
+from aioinfra.cache.names import Names
+from aioinfra.clock import SYSTEM_CLOCK, Clock
+from aioinfra.codec.bounds import check_number
+from aioinfra.codec.dictionaries import MOST_LIFE, MOST_SIZE, Dictionaries, Dictionary
+from aioinfra.connection.pool import RedisClient
+from aioinfra.errors import (
+    AioinfraError,
+    DecodeError,
+    LifecycleError,
+    PoolExhausted,
+    StoreError,
+    StoreUnavailable,
+    WrongType,
+)
+
+_MOST_ABSENT: Final = (
+    1000  # ids remembered as absent; they come from stored bytes, so anybody may invent some
+)
+_MOST_VERSIONS: Final = 100
+_ID_DIGITS: Final = 10
+_RETRY: Final = Backoff(tries=1_000_000_000, base=0.5, cap=60.0)
+
+Command = Sequence[str | bytes | int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryOptions:
+    """How dictionaries are kept.
+
+    Attributes:
+        budget: seconds that one round trip may take.
+        keep: seconds that a dictionary lives from its last renewal; more than `MOST_LIFE`.
+        renewal: seconds between renewals, give or take a quarter.
+        absence: seconds for which one that is not on the server is not asked for again.
+        fallback: whether memory answers while the server is unavailable: then a dictionary that cannot be
+            fetched is one that is not there; else `fetch` raises.
+    """
+
+    budget: float = 1.0
+    keep: float = 90 * 86_400.0
+    renewal: float = 3600.0
+    absence: float = 2.0
+    fallback: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("budget", self.budget, 0.001, 3600)
+        check_number("keep", self.keep, MOST_LIFE + 86_400, 3650 * 86_400)
+        check_number("renewal", self.renewal, 0.001, 86_400 / 2)
+        check_number("absence", self.absence, 0, 3600)
+
+
+DEFAULT_OPTIONS: Final = DictionaryOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryVersion:
+    """One dictionary on the server.
+
+    Attributes:
+        published: seconds since the epoch.
+        size: bytes.
+        expires_in: seconds, unless it is renewed.
+        current: whether values are sealed with it.
+    """
+
+    id: int
+    published: float
+    size: int
+    expires_in: float
+    current: bool
+
+
+class CacheDictionaries:
+    """Keeps the dictionaries of one process equal to the server's. One event loop; the client stays its owner's.
+
+    Args:
+        client: the cache's server.
+        names: of the cache's keys.
+        known: what envelopes seal and open with (`Envelope.dictionaries`), changed in place.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        names: Names,
+        known: Dictionaries,
+        options: DictionaryOptions = DEFAULT_OPTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._client = client
+        self._prefix = names.dictionary
+        self._known = known
+        self._options = options
+        self._clock = clock
+        self._turn = asyncio.Lock()  # of reading and changing the current one
+        self._news = asyncio.Event()
+        self._absent: dict[int, float] = {}  # id to the monotonic second until which it counts as absent
+        self._fetching: dict[int, asyncio.Task[bool]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+        self.refused = 0
+        """Contents that were no intact dictionary of their id."""
+
+    @property
+    def current_key(self) -> str:
+        """The key whose change `changed` is to be told of."""
+        return f"{self._prefix}-current"
+
+    # Life
+
+    async def start(self) -> None:
+        """Read the current dictionary (one round trip), then follow it and renew until `aclose`.
+
+        A server that does not answer is asked again later; until then nothing is sealed with a dictionary.
+        """
+        try:
+            await self.refresh()
+        except StoreError:
+            self.changed()
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="aioinfra-cache-dictionary"),
+            asyncio.create_task(self._renew_always(), name="aioinfra-cache-dictionary-renewal"),
+        ]
+
+    async def aclose(self) -> None:
+        """End what is under way. Before the client is closed."""
+        self._closed = True
+        tasks = [*self._tasks, *self._fetching.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Reading
+
+    def changed(self) -> None:
+        """The current dictionary may be another one now: it is read soon. Costs nothing; for a push's handler."""
+        self._news.set()
+
+    async def refresh(self) -> None:
+        """Take over the server's current dictionary; give ours back to a server that lost it. One round trip.
+
+        Raises:
+            StoreError: not known now; what is current here stays.
+        """
+        async with self._turn:
+            content, current = await self._read(self.current_key), self._known.current
+            if not content:
+                if current is not None:
+                    await self._put(current)
+                    await self._call([("SET", self.current_key, current.content, "NX")])
+            elif current is None or content != current.content:
+                found = self._checked(content)
+                if found is not None:
+                    self._known.use(found)
+
+    async def fetch(self, dictionary_id: int) -> bool:
+        """Whether the dictionary is known now. One round trip, shared by all who ask at the same time.
+
+        Raises:
+            StoreError: the server did not say; with ``fallback`` an unavailable one has none.
+            LifecycleError: closed meanwhile.
+        """
+        if dictionary_id in self._known:
+            return True
+        if self._absent.get(dictionary_id, -math.inf) > self._clock.monotonic():
+            return False
+        if self._closed:
+            raise LifecycleError("the cache is closed")
+        task = self._fetching.get(dictionary_id)
+        if task is None:
+            task = asyncio.create_task(self._fetch(dictionary_id), name="aioinfra-cache-dictionary-fetch")
+            self._fetching[dictionary_id] = task
+            task.add_done_callback(lambda done: self._fetched(dictionary_id, done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and not _being_cancelled():
+                raise LifecycleError("the cache was closed") from None
+            raise
+
+    async def versions(self) -> list[DictionaryVersion]:
+        """The dictionaries on the server, newest first, a hundred at most. Two round trips. Raises StoreError."""
+        start, listed = await self._call(
+            [
+                ("GETRANGE", self.current_key, 0, 7),
+                ("ZREVRANGE", f"{self._prefix}-versions", 0, _MOST_VERSIONS - 1, "WITHSCORES"),
+            ]
+        )
+        current = int.from_bytes(start[4:8], "little")
+        pairs = [
+            (int(name), float(score))
+            for name, score in zip(listed[::2], listed[1::2], strict=True)
+            if name.isdigit() and len(name) <= _ID_DIGITS
+        ]
+        sizes = await self._call([("STRLEN", self._key(one)) for one, _ in pairs])
+        lives = await self._call([("PTTL", self._key(one)) for one, _ in pairs])
+        return [
+            DictionaryVersion(one, at, size, max(life, 0) / 1000, one == current)
+            for (one, at), size, life in zip(pairs, sizes, lives, strict=True)
+            if size
+        ]
+
+    # Writing
+
+    async def publish(self, dictionary: Dictionary) -> None:
+        """Make a dictionary the current one, here and in all processes. Two round trips.
+
+        Older ones stay as long as their values may. Published again, an older one is current again.
+
+        Raises:
+            StoreError: not published, or perhaps.
+        """
+        async with self._turn:
+            await self._put(dictionary)  # acknowledged before any value can need it
+            await self._call([("SET", self.current_key, dictionary.content)])
+            self._known.use(dictionary)
+            self._absent.pop(dictionary.id, None)
+
+    async def renew(self) -> None:
+        """Let dictionaries live on that were used since the last time; those that were evicted are put back.
+
+        Raises:
+            StoreError: not done, for some at least; the next call tries again.
+        """
+        used = self._known.take_used()
+        if not used:
+            return
+        keep = int(self._options.keep * 1000)
+        try:
+            found = await self._call([("PEXPIRE", self._key(one.id), keep) for one in used])
+            for one, there in zip(used, found, strict=True):
+                if not there:
+                    await self._put(one)
+        except BaseException:
+            self._known.mark_used(used)
+            raise
+
+    # Parts
+
+    def _key(self, dictionary_id: int) -> str:
+        return f"{self._prefix}:{dictionary_id}"
+
+    async def _put(self, dictionary: Dictionary) -> None:
+        key, versions = self._key(dictionary.id), f"{self._prefix}-versions"
+        await self._call(
+            [
+                ("SET", key, dictionary.content, "PX", int(self._options.keep * 1000)),
+                ("ZADD", versions, "NX", f"{self._clock.time():.3f}", dictionary.id),
+                ("ZREMRANGEBYRANK", versions, 0, -_MOST_VERSIONS - 1),
+            ]
+        )
+
+    async def _read(self, key: str) -> bytes:
+        """At most one byte more than a dictionary may have; nothing where there is no key."""
+        try:
+            (content,) = await self._call([("GETRANGE", key, 0, MOST_SIZE)])
+        except WrongType:
+            self.refused += 1
+            return b""
+        return bytes(content)
+
+    def _checked(self, content: bytes, dictionary_id: int | None = None) -> Dictionary | None:
+        try:
+            found = Dictionary(content)
+        except DecodeError:
+            found = None
+        if found is None or dictionary_id not in (None, found.id):
+            self.refused += 1
+            return None
+        return found
+
+    async def _call(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip; the first error among the replies is raised."""
+        replies = await self._client.pipeline(commands, deadline=self._options.budget)
+        for reply in replies:
+            if isinstance(reply, AioinfraError):
+                raise reply
+        return replies
+
+    async def _fetch(self, dictionary_id: int) -> bool:
+        try:
+            content = await self._read(self._key(dictionary_id))
+        except StoreUnavailable as error:
+            if self._options.fallback and not isinstance(error, PoolExhausted):  # that one is no outage
+                return False
+            raise
+        found = self._checked(content, dictionary_id) if content else None
+        if found is not None:
+            self._known.add(found)
+            return True
+        if len(self._absent) >= _MOST_ABSENT:
+            self._absent.clear()
+        self._absent[dictionary_id] = self._clock.monotonic() + self._options.absence
+        return False
+
+    def _fetched(self, dictionary_id: int, task: asyncio.Task[bool]) -> None:
+        self._fetching.pop(dictionary_id, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: when every caller has gone, nobody else will
+
+    async def _follow(self) -> None:
+        failed = 0
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self.refresh()
+                failed = 0
+            except StoreError:
+                failed += 1
+                self._news.set()
+                await self._clock.sleep(_RETRY.delay(failed))
+
+    async def _renew_always(self) -> None:
+        while True:
+            await self._clock.sleep(self._options.renewal * random.uniform(0.75, 1.25))  # noqa: S311 - spreads load
+            self.changed()
+            with contextlib.suppress(StoreError):
+                await self.renew()
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
