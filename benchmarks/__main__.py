@@ -12,13 +12,22 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import cache_get, hot_path, jobs_drain, jobs_enqueue, jobs_pickup, jobs_recovery
+from benchmarks import (
+    cache_eviction,
+    cache_get,
+    hot_path,
+    jobs_drain,
+    jobs_enqueue,
+    jobs_pickup,
+    jobs_recovery,
+)
 from benchmarks.errors import BenchmarkError
 from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish, until_terminated
 from benchmarks.plan import Plan
 from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
 
 BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
+    "cache_eviction": cache_eviction.run,
     "cache_get": cache_get.run,
     "hot_path": hot_path.run,
     "jobs_drain": jobs_drain.run,
@@ -45,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--size",
         type=positive,
-        help="gets a point, calls or pages a round, jobs a drain, jobs picked up a round",
+        help="gets or requests a point, calls or pages a round, jobs a drain, jobs picked up a round",
     )
     made.add_argument(
         "--only", action="append", default=[], metavar="PART", help="contestants with this in their name"

@@ -8,9 +8,11 @@ Ours is the duel: when the main queue is full, a returning key must beat its old
 asked for since it was looked at last. That helps loops larger than the table, and costs a little where favourites
 change.
 
-Hits in percent of 200,000 requests (loops: 60,000), 1,000 entries (benchmarks/cache_eviction.py):
-Zipf 1.0 LRU 61, SIEVE 68, S3-FIFO 68, this 69; the same with scans 41, 49, 49, 49; a loop of 1,100 keys 0, 0, 74,
-79; of 1,500 0, 0, 45, 57. Where favourites change all at once LRU leads: 65, 56, 63, 62.
+Hits in percent with 1,000 entries, LRU / SIEVE / S3-FIFO / this (benchmarks/cache_eviction.py; variants were chosen
+on requests of the same shapes): Zipf 1.0 61 / 68 / 68 / 69; the same with scans 41 / 48 / 49 / 49; a loop of 1,100
+keys 0 / 0 / 76 / 81, of 1,500 0 / 0 / 47 / 59. LRU leads where the popular keys change all at once: 66 / 56 / 64 /
+62; where a loop that fits is replaced by another every ten rounds: 90 / 4 / 71 / 72. A larger small queue, or one
+that adapts as ARC's does, won some of that back and lost more elsewhere.
 
 One thread at a time; nothing here awaits.
 """
