@@ -13,7 +13,7 @@ from aioinfra.jobs.checks import check_name, check_request, check_requests, chec
 from aioinfra.jobs.dead import DeadLetter, read_dead_letters
 from aioinfra.jobs.enqueue import DEFAULT_OPTIONS, ClientOptions, Enqueuer
 from aioinfra.jobs.handle import JobHandle
-from aioinfra.jobs.job import JobRequest, QueueDepth
+from aioinfra.jobs.job import JobRequest, QueueDepth, StoredRequest
 from aioinfra.jobs.locate import JobLocator
 from aioinfra.jobs.middleware import around_enqueue, enqueue_many, layers_with
 from aioinfra.jobs.observer import JobObserver, guarded
@@ -99,16 +99,15 @@ class JobClient:
         return await self._store_many(requests)
 
     async def _store_many(self, requests: Sequence[JobRequest[R]]) -> list[JobHandle[R]]:
-        answers = await self._enqueuer.many(requests)
-        taken = [(stored.queue, stored.job_id) for stored, created in answers if not created]
-        found = iter(await self._locator.queues(taken))
-        return [
-            JobHandle(
-                self._reader, stored.queue if created else next(found), stored.job_id,
-                created=created, returns=request.returns,
-            )
-            for request, (stored, created) in zip(requests, answers, strict=True)
-        ]  # fmt: skip
+        handles = await self._enqueuer.many(requests, self._handle)
+        taken = [handle for handle in handles if not handle.created]
+        found = await self._locator.queues([(handle.queue, handle.id) for handle in taken])
+        for handle, queue in zip(taken, found, strict=True):
+            handle.queue = queue
+        return handles
+
+    def _handle(self, request: JobRequest[R], stored: StoredRequest, created: bool) -> JobHandle[R]:
+        return JobHandle(self._reader, stored.queue, stored.job_id, created=created, returns=request.returns)
 
     def handle(self, job_id: str, queue: str | None = None, *, returns: Any = Any) -> JobHandle[Any]:
         """The handle of a job that was enqueued elsewhere. No I/O.

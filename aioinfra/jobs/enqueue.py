@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import os
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from aioinfra import context as correlation
 from aioinfra.backoff import Backoff
 from aioinfra.connection.batch import Batcher, BatchLimits
 from aioinfra.errors import (
@@ -27,23 +26,20 @@ from aioinfra.errors import (
     StoreUnavailable,
     WrongType,
 )
-from aioinfra.jobs.checks import check_is_list, check_name, check_request
+from aioinfra.jobs.checks import check_name
 from aioinfra.jobs.due import DueTimes
-from aioinfra.jobs.job import NONCE_HEADER, QUEUE_HEADER, REPLY_HEADER, JobRequest, StoredRequest
+from aioinfra.jobs.job import JobRequest, StoredRequest
 from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.observer import JobObserver
-from aioinfra.jobs.payload import JobCodec, JsonCodec, check_restored
+from aioinfra.jobs.outgoing import RequestEncoder
+from aioinfra.jobs.parcels import Answer, Parcel, created_of
+from aioinfra.jobs.payload import JobCodec
 from aioinfra.jobs.routing import DEFAULT_QUEUE, NO_ROUTES, Routes
 from aioinfra.jobs.store import Added, JobStore
 
-DAY_MS = 86_400_000
-PRIORITY_STEP_MS = 10_000_000_000
-"""How far one step of priority moves a job ahead in its queue; 100 steps stay a positive score."""
-
 _RECONNECT = Backoff(tries=1_000, base=0.02, cap=0.25)
-_BULK = 10_000
-_BULK_BYTES = 4 << 20
-"""What a bulk hands in at a time, jobs and bytes: so much is stored within one timeout on a slow link as well."""
+_AHEAD = 2
+"""Parcels of a bulk at a time: one on its way, and the next one at hand when its answer comes."""
 _DUE_SLACK = 0.02
 """Seconds before it is due in which a request is not sent any more: there would hardly be an answer."""
 
@@ -83,6 +79,8 @@ class ClientOptions:
 
 DEFAULT_OPTIONS: Final = ClientOptions()
 
+T = TypeVar("T")
+
 
 class Enqueuer:
     """Stores jobs. One per event loop; owned by the client.
@@ -105,77 +103,119 @@ class Enqueuer:
         channel: str,
     ) -> None:
         self._store = store
-        self._codec = codec
-        self._is_json = isinstance(codec, JsonCodec)
-        self._queue_of = options.queue_of
+        self._encoder = RequestEncoder(codec, options.queue_of, channel)
         self._options = options
         self._observer = observer
-        self._channel = channel
-        self._batcher: Batcher[_Pending, bool] = Batcher(self._send, options.batch, size_of=_size_of)
+        self._batcher: Batcher[_Pending, list[Answer]] = Batcher(
+            self._send, options.batch, size_of=itemgetter(3)
+        )
+        # A job weighs its share of a batch at least, so that parcels of jobs keep to its bound of items too.
+        self._least_weight = max(1, options.batch.max_bytes // options.batch.max_items)
         # Ends each request at its own time, in flight or waiting; `_send` keeps to it too.
         self._due_times: DueTimes[_Pending] = DueTimes(self._when_due)
         self._numbers = itertools.count()
         self._newest_sent = -1
         self._last_sent = -math.inf
         self._slack = min(_DUE_SLACK, options.timeout / 10)
+        self._in_parcels = 0
         self._room: asyncio.Future[None] | None = None
 
     async def one(self, request: JobRequest[Any]) -> tuple[StoredRequest, bool]:
         """Store a job; answers it with whether it is new. Raises as `JobClient.enqueue`."""
-        stored = self._encode(request, self._headers())
-        created = await self._submit(time.monotonic() + self._options.timeout, stored)
+        stored = self._encoder.one(request)
+        [created] = await self._submit([stored], self._weight(stored))
+        if isinstance(created, BaseException):
+            raise created
         if created:
             self._observer.enqueued(stored.queue, request.task)
         return stored, created
 
-    async def many(self, requests: Sequence[JobRequest[Any]]) -> list[tuple[StoredRequest, bool]]:
-        """Store many jobs, in order. Raises as `JobClient.enqueue_many`."""
-        check_is_list(requests)
-        headers = self._headers()
-        stored = [self._encode(request, headers) for request in requests]
-        created: list[bool] = []
-        while len(created) < len(stored):
-            created += await self._part(stored, len(created))
-        for request, entry, new in zip(requests, stored, created, strict=True):
-            if new:
-                self._observer.enqueued(entry.queue, request.task)
-        return list(zip(stored, created, strict=True))
+    async def many(
+        self, requests: Sequence[JobRequest[Any]], make: Callable[[JobRequest[Any], StoredRequest, bool], T]
+    ) -> list[T]:
+        """Store many jobs, in order; what ``make`` makes of each, and of whether it is new.
 
-    async def _part(self, stored: Sequence[StoredRequest], first: int) -> list[bool]:
-        """Store as many requests from ``first`` on as there is room for; which of them are new.
-
-        Each part has a timeout of its own, so that a bulk may take as long as its bytes do.
+        Raises as `JobClient.enqueue_many`. A batch is handed in behind the one that the server has at hand, and
+        the answers to the one before it are looked at meanwhile.
         """
+        stored = self._encoder.many(requests)
+        made: list[T] = []
+        parcels: deque[Parcel] = deque()
+        handed = 0
         try:
-            count = await self._some_room()
+            while (done := len(made)) < len(stored):
+                handed = await self._hand_in(stored, handed, done, parcels)
+                created = await created_of(parcels, done, len(stored))
+                for at, new in enumerate(created, done):
+                    request, entry = requests[at], stored[at]
+                    if new:
+                        self._observer.enqueued(entry.queue, request.task)
+                    made.append(make(request, entry, new))
+        finally:
+            for _, answers in parcels:
+                answers.cancel()
+        return made
+
+    async def _hand_in(
+        self, stored: list[StoredRequest], first: int, done: int, parcels: deque[Parcel]
+    ) -> int:
+        """Submit requests from ``first`` on, in parcels of a batch each; answers where the next parcel begins.
+
+        Each has a timeout of its own, so that a bulk may take as long as its bytes do.
+        """
+        limits = self._options.batch
+        try:
+            while first < len(stored) and len(parcels) < _AHEAD:
+                room = await self._some_room(wait=not parcels)
+                if not room:
+                    break
+                part = stored[first : first + min(room, limits.max_items)]
+                weights = list(itertools.accumulate(map(self._weight, part)))
+                fitting = max(1, bisect_right(weights, limits.max_bytes))
+                parcels.append(self._parcel(part[:fitting], weights[fitting - 1]))
+                first += fitting
         except Overloaded as error:
-            raise Overloaded(f"{error}; {first} of {len(stored)} jobs are stored") from None
-        due = time.monotonic() + self._options.timeout
-        part = stored[first : first + count]
-        ends = list(itertools.accumulate(len(entry.payload) for entry in part))
-        part = part[: max(1, bisect_right(ends, _BULK_BYTES))]
-        futures = [self._submit(due, entry) for entry in part]
-        answers = await asyncio.gather(*futures, return_exceptions=True)
-        return _without_errors(answers, first, len(stored))
+            raise Overloaded(f"{error}; {done} of {len(stored)} jobs are stored") from None
+        return first
 
-    async def _some_room(self) -> int:
-        """How many requests a bulk may hand in now, waiting for room when there is none.
+    def _parcel(self, requests: list[StoredRequest], weight: int) -> Parcel:
+        answers = self._submit(requests, weight)
+        self._in_parcels += len(requests)
+        answers.add_done_callback(lambda _: self._unpacked(len(requests)))
+        return requests, answers
 
-        A bulk takes half of the room at most, so that single enqueues find some.
+    def _unpacked(self, count: int) -> None:
+        self._in_parcels -= count
+        self._tell_of_room()
+
+    async def _some_room(self, *, wait: bool) -> int:
+        """How many requests a bulk may hand in now; 0 when there is no room, unless it is to ``wait`` for some.
+
+        Bulks take half of the room at most, so that single enqueues find some.
 
         Raises:
             Overloaded: there was none for ``timeout`` seconds.
         """
         most = max(1, self._options.batch.max_waiting // 2)
+        if (room := most - self._waiting()) > 0 or not wait:
+            return max(0, room)
         try:
             async with asyncio.timeout(self._options.timeout):
-                while (room := most - len(self._batcher)) < 1:
+                while (room := most - self._waiting()) < 1:
                     if self._room is None:
                         self._room = asyncio.get_running_loop().create_future()
                     await asyncio.shield(self._room)
         except TimeoutError:
-            raise Overloaded(f"{len(self._batcher)} enqueues wait behind the batch in flight") from None
-        return min(_BULK, room)
+            raise Overloaded(f"{self._waiting()} enqueues wait behind the batch in flight") from None
+        return room
+
+    def _waiting(self) -> int:
+        return len(self._batcher) + self._in_parcels
+
+    def _tell_of_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
 
     async def aclose(self) -> None:
         """Wait for the enqueues under way; then refuse."""
@@ -184,64 +224,39 @@ class Enqueuer:
         finally:
             self._due_times.close()
 
-    def _headers(self) -> Mapping[str, str]:
-        request_id = correlation.request_id()
-        if request_id is None:
-            return {REPLY_HEADER: self._channel}
-        return {correlation.REQUEST_ID: request_id, REPLY_HEADER: self._channel}
+    def _weight(self, stored: StoredRequest) -> int:
+        return max(self._least_weight, len(stored.payload) + 128)
 
-    def _encode(self, request: JobRequest[Any], headers: Mapping[str, str]) -> StoredRequest:
-        check_request(request)
-        nonce = ""
-        queue = request.queue or self._queue_of(request.task)
-        if request.headers:
-            headers = {**headers, **request.headers}
-        if request.job_id is None:
-            job_id = os.urandom(16).hex()
-        else:
-            job_id, nonce = request.job_id, os.urandom(8).hex()
-            headers = {**headers, NONCE_HEADER: nonce, QUEUE_HEADER: queue}
-        now = int(time.time() * 1000)
-        payload = self._codec.encode_job(request.task, request.args, request.kwargs, now, headers)
-        if self._is_json and (request.args or request.kwargs):
-            check_restored(request.args, request.kwargs, request.plan)
-        due = None if request.at is None else int(request.at * 1000)
-        late = 0 if request.delay is None else int(request.delay * 1000)
-        # A priority moves a job that is due at once ahead of the others; a deferred one keeps its time, since
-        # its score is all that keeps it from starting.
-        ahead = request.priority * PRIORITY_STEP_MS if due is None and not late else 0
-        lives = DAY_MS if request.expires is None else max(1, int(request.expires * 1000))
-        return StoredRequest(
-            queue, job_id, request.job_id is not None, due, late - ahead, lives, nonce, payload
-        )
-
-    def _submit(self, due: float, stored: StoredRequest) -> asyncio.Future[bool]:
-        pending = (due, next(self._numbers), stored)
+    def _submit(self, requests: list[StoredRequest], weight: int) -> asyncio.Future[list[Answer]]:
+        due = time.monotonic() + self._options.timeout
+        pending = (due, next(self._numbers), requests, weight)
         future = self._batcher.submit(pending)
         self._due_times.add(due, pending, future)
         return future
 
     def _when_due(self, pending: _Pending) -> BaseException:
         """What a caller is told whose time is over, from what may have been sent since the caller came."""
-        due, number, stored = pending
+        due, number, requests, _ = pending
         text = f"no answer within {self._options.timeout:g} s"
         if number <= self._newest_sent and self._last_sent >= due - self._options.timeout:
-            return EnqueueUncertain([stored.job_id], text)
+            return EnqueueUncertain([stored.job_id for stored in requests], text)
         return DeadlineExceeded(text, sent=False)
 
-    async def _send(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
+    async def _send(self, batch: list[_Pending]) -> list[list[Answer]]:
         """Store a batch, repeating while that is safe and there is time."""
         self._due_times.forget_done()
         try:
-            return await self._sent(batch)
+            answers = await self._sent(batch)
         finally:
-            room, self._room = self._room, None
-            if room is not None:
-                room.set_result(None)
+            self._tell_of_room()
+        if len(batch) == 1:
+            return [answers]
+        rest = iter(answers)
+        return [list(itertools.islice(rest, len(requests))) for _, _, requests, _ in batch]
 
-    async def _sent(self, batch: list[_Pending]) -> Sequence[bool | BaseException]:
+    async def _sent(self, batch: list[_Pending]) -> list[Answer]:
         ends = batch[-1][0]
-        requests = [stored for _, _, stored in batch]
+        requests = [stored for _, _, some, _ in batch for stored in some]
         unknown = False
         failure = StoreUnavailable("its time was over before it could be sent", sent=False)
         attempt = 0
@@ -250,7 +265,8 @@ class Enqueuer:
             # Whoever was told that its job is not stored must not find it stored: what is due is not sent (again).
             now = time.monotonic()
             late = bisect_right(batch, now + self._slack, key=itemgetter(0))
-            if late == len(batch):
+            late = sum(len(some) for _, _, some, _ in batch[:late])
+            if late == len(requests):
                 return _failures(requests, failure, unknown)
             self._newest_sent = batch[-1][1]
             before, self._last_sent = self._last_sent, math.inf
@@ -269,9 +285,7 @@ class Enqueuer:
                 raise
             else:
                 self._last_sent = time.monotonic()
-                answers = [
-                    _answer(request, what) for request, what in zip(requests[late:], added, strict=True)
-                ]
+                answers = _answers(requests[late:], added)
                 return [*_failures(requests[:late], failure, unknown), *answers] if late else answers
             self._observer.store_error("enqueue")
             left = ends - time.monotonic()
@@ -280,19 +294,21 @@ class Enqueuer:
             await asyncio.sleep(min(_RECONNECT.delay(attempt), left / 2))
 
 
-_Pending = tuple[float, int, StoredRequest]
-"""Due time, number and request. When it is due (monotonic), its caller is told, stored or not."""
+_Pending = tuple[float, int, list[StoredRequest], int]
+"""Due time, number, requests and weight. When it is due (monotonic), its caller is told, stored or not."""
 
 
 _REFUSALS = (StoreFull, StoreDenied, WrongType)
 """Errors that the script meets before its first write."""
 
 
-def _size_of(pending: _Pending) -> int:
-    return len(pending[2].payload) + 128
+def _answers(requests: Sequence[StoredRequest], added: Sequence[Added]) -> list[Answer]:
+    if len(added) == len(requests) and added.count(Added.STORED) == len(added):
+        return [True] * len(added)
+    return [_answer(request, what) for request, what in zip(requests, added, strict=True)]
 
 
-def _answer(request: StoredRequest, added: Added) -> bool | BaseException:
+def _answer(request: StoredRequest, added: Added) -> Answer:
     if added is Added.STORED or added is Added.FOUND:
         return True
     if added is Added.TAKEN:
@@ -302,33 +318,9 @@ def _answer(request: StoredRequest, added: Added) -> bool | BaseException:
     return EnqueueUncertain([request.job_id], "no answer, and the result under its id may be another job's")
 
 
-def _failures(
-    requests: Sequence[StoredRequest], failure: StoreError, unknown: bool
-) -> list[bool | BaseException]:
+def _failures(requests: Sequence[StoredRequest], failure: StoreError, unknown: bool) -> list[Answer]:
     if unknown:
         return [EnqueueUncertain([request.job_id], str(failure)) for request in requests]
     if isinstance(failure, StoreUnavailable):
         return [StoreUnavailable(str(failure), sent=False) for _ in requests]
     return [type(failure)(*failure.args) for _ in requests]
-
-
-def _without_errors(answers: Sequence[bool | BaseException], first: int, total: int) -> list[bool]:
-    """The answers to a part of a bulk, which begins at request ``first`` of ``total``.
-
-    Raises what the caller must know most, uncertain jobs before refused ones, with how many jobs are stored.
-    """
-    if not any(isinstance(answer, BaseException) for answer in answers):
-        return [answer is True for answer in answers]
-    stored = first + sum(not isinstance(answer, BaseException) for answer in answers)
-    at = next(at for at, answer in enumerate(answers, first) if isinstance(answer, BaseException))
-    more = f"{stored} of {total} jobs are stored; the first that failed is requests[{at}]"
-    uncertain = [answer for answer in answers if isinstance(answer, EnqueueUncertain)]
-    if uncertain:
-        raise EnqueueUncertain([error.job_id for error in uncertain], f"{uncertain[0].reason}; {more}")
-    error = answers[at - first]
-    if isinstance(error, StoreUnavailable):
-        raise type(error)(f"{error}; {more}", sent=False) from None
-    if isinstance(error, StoreError):
-        raise type(error)(f"{error}; {more}") from None
-    assert isinstance(error, BaseException)  # noqa: S101 - narrows the type
-    raise error

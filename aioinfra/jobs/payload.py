@@ -230,6 +230,11 @@ def check_restored(args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: Argum
         EncodeError: names the argument.
     """
     if plan is not None:
+        if not kwargs and len(args) <= len(plan.positional):
+            for value, (name, wanted) in zip(args, plan.positional, strict=False):
+                if not ((type(value) is wanted and wanted in _SURE) or _is_sure(type(value), wanted)):
+                    _check_one(name, value, wanted)
+            return
         named = plan.wanted(args, kwargs)
     else:
         named = ((name, value, Any) for name, value in _named(args, kwargs))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 import redis as blocking_redis
 
@@ -78,11 +78,20 @@ class RedisJobStore:
     async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
         queues: dict[str, int] = {}
         args: list[str | bytes | int] = [self._now(), int(repeated)]
+        common: tuple[Any, ...] | None = None
+        length = 0  # where the length of the run stands
         for queue, job_id, chosen, due, offset, lives, nonce, payload in requests:
-            args += (queues.setdefault(queue, len(queues) + 1), job_id, int(chosen))
-            args += ("" if due is None else due, offset, lives, nonce, payload)
-        reply = await self._client.run_script(script("add"), list(queues), args, deadline)
-        return [Added(number) for number in reply]
+            this = (queue, chosen, due, offset, lives)
+            if this != common:
+                common, length = this, len(args)
+                args += (0, queues.setdefault(queue, len(queues) + 1), int(chosen))
+                args += ("" if due is None else due, offset, lives)
+            args[length] += 1  # type: ignore[operator]  # a number stands there
+            args += (job_id, payload, nonce) if chosen else (job_id, payload)
+        reply: bytes = await self._client.run_script(script("add"), list(queues), args, deadline)
+        if reply.count(_STORED) == len(requests):
+            return [Added.STORED] * len(requests)
+        return [Added(number - _ZERO) for number in reply]
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         keys = [share.queue for share in request.shares]
@@ -174,6 +183,8 @@ class RedisJobStore:
         return value
 
 
+_ZERO: Final = ord("0")
+_STORED: Final = b"%d" % Added.STORED
 _LETTERS = {ord(status.value): status for status in FinishStatus if status.value}
 _FIELDS = 5
 

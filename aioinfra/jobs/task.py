@@ -50,6 +50,7 @@ class Task(Generic[P, R]):
         self.context_parameter = self._signature.context_parameter
         self.call_with_context = self._signature.call_with_context
         self.plan = self._signature.plan
+        self._plain: JobRequest[R] | None = None  # without arguments; made at first use, as the plan
 
     def __repr__(self) -> str:
         queue = self.task_options.queue
@@ -77,10 +78,12 @@ class Task(Generic[P, R]):
             InvalidArgument: the arguments do not fit the function.
         """
         self._signature.check(self.name, args, kwargs)
-        options, plan = self.task_options, self.plan()
-        return JobRequest(
-            self.name, args, kwargs, options.queue, priority=options.priority, returns=plan.returns, plan=plan
-        )
+        if self._plain is None:
+            options, plan = self.task_options, self.plan()
+            self._plain = JobRequest(
+                self.name, queue=options.queue, priority=options.priority, returns=plan.returns, plan=plan
+            )
+        return self._plain.with_arguments(args, kwargs)
 
     async def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Enqueue the task. One round trip, shared with whatever else is enqueued meanwhile.

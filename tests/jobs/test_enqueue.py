@@ -58,8 +58,13 @@ def enqueuer(store: Answers, batch: BatchLimits = DEFAULT_LIMITS) -> Enqueuer:
     )
 
 
+def created(_: JobRequest[Any], __: StoredRequest, new: bool) -> bool:
+    """What a bulk is to make of each job."""
+    return new
+
+
 @pytest.mark.parametrize(
-    ("answers", "created", "repeated"),
+    ("answers", "new", "repeated"),
     [
         ([Added.STORED], True, [False]),
         ([Added.TAKEN], False, [False]),
@@ -71,11 +76,11 @@ def enqueuer(store: Answers, batch: BatchLimits = DEFAULT_LIMITS) -> Enqueuer:
     ],
 )
 async def test_repeats_until_there_is_an_answer(
-    answers: list[Added | Exception], created: bool, repeated: list[bool]
+    answers: list[Added | Exception], new: bool, repeated: list[bool]
 ) -> None:
     store = Answers(*answers)
-    _, new = await enqueuer(store).one(JobRequest[Any]("t", job_id="chosen"))
-    assert (new, store.repeated) == (created, repeated)
+    _, answer = await enqueuer(store).one(JobRequest[Any]("t", job_id="chosen"))
+    assert (answer, store.repeated) == (new, repeated)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +121,10 @@ async def test_a_bulk_tells_of_uncertain_jobs_before_refused_ones() -> None:
 
     requests = [JobRequest[Any]("t", job_id=name) for name in ("a", "u1", "b", "u2")]
     with pytest.raises(EnqueueUncertain) as caught:
-        await enqueuer(Mixed(Added.STORED)).many(requests)
+        await enqueuer(Mixed(Added.STORED)).many(requests, created)
     assert caught.value.job_ids == ("u1", "u2")
     with pytest.raises(WrongType):
-        await enqueuer(Mixed(Added.STORED)).many(requests[:1])
+        await enqueuer(Mixed(Added.STORED)).many(requests[:1], created)
 
 
 async def test_a_cancelled_caller_takes_nobody_along() -> None:
@@ -195,7 +200,7 @@ async def test_bulks_that_are_larger_than_the_room_wait_for_it_and_leave_some_to
             return [Added.STORED] * len(requests)
 
     jobs = enqueuer(Slow(Added.STORED), BatchLimits(max_items=10, max_waiting=20))
-    bulks = [asyncio.create_task(jobs.many([JobRequest[Any]("t")] * 100)) for _ in range(3)]
+    bulks = [asyncio.create_task(jobs.many([JobRequest[Any]("t")] * 100, created)) for _ in range(3)]
     await asyncio.sleep(0.005)
     singles = [asyncio.create_task(jobs.one(JobRequest[Any]("t"))) for _ in range(5)]
     assert [len(await bulk) for bulk in bulks] == [100] * 3
@@ -216,7 +221,7 @@ async def test_a_bulk_that_fails_says_how_much_of_it_is_stored() -> None:
     with pytest.raises(
         StoreFull, match=r"OOM; 30 of 100 jobs are stored; the first that failed is requests\[30\]"
     ):
-        await jobs.many([JobRequest[Any]("t")] * 100)
+        await jobs.many([JobRequest[Any]("t")] * 100, created)
 
 
 async def test_a_bulk_that_finds_no_room_in_time_says_how_much_of_it_is_stored() -> None:
@@ -224,7 +229,7 @@ async def test_a_bulk_that_finds_no_room_in_time_says_how_much_of_it_is_stored()
     single = [asyncio.create_task(jobs.one(JobRequest[Any]("t"))) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises((Overloaded, StoreUnavailable, EnqueueUncertain), match="0 of 5 jobs are stored"):
-        await jobs.many([JobRequest[Any]("t")] * 5)
+        await jobs.many([JobRequest[Any]("t")] * 5, created)
     await asyncio.gather(*single, return_exceptions=True)
 
 
@@ -247,9 +252,9 @@ async def test_a_bulk_may_take_as_long_as_its_bytes_do() -> None:
     requests = [JobRequest[Any]("t", ("x" * 1_000_000,), queue="q") for _ in range(30)]
     bulk = enqueuer(link)
     began = time.monotonic()
-    stored = await bulk.many(requests)
-    assert [new for _, new in stored] == [True] * 30
+    stored = await bulk.many(requests, created)
+    assert stored == [True] * 30
     assert time.monotonic() - began > 2 * 0.3
-    large = await bulk.many([JobRequest[Any]("t", ("x" * 5_000_000,), queue="q")])
-    assert large[0][1], "one that is larger than a part leaves alone"
+    large = await bulk.many([JobRequest[Any]("t", ("x" * 5_000_000,), queue="q")], created)
+    assert large == [True], "one that is larger than a part leaves alone"
     await bulk.aclose()
