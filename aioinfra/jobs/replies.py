@@ -1,8 +1,9 @@
 """Hearing of results: told by the worker's finish, not by polling.
 
 An enqueue puts the name of the client's channel into the job's headers; the script that records results publishes
-the jobs' ids there. The client listens on one connection, opened when a result is first waited for. While that
-connection is down, and for jobs enqueued by others, waiting falls back to looking every now and then.
+the jobs' ids there, and short results with them. The client listens on one connection, opened when a result is
+first waited for. While that connection is down, and for jobs enqueued by others, waiting falls back to looking
+every now and then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _LOOK_WHEN_TOLD = 5.0
 """Seconds between looks while the channel is up: covers jobs that were enqueued without it."""
 _LOOK_FIRST = 0.02
 _LOOK_MOST = 0.5
+_LENGTH_DIGITS = 9
 
 
 class ReplyListener:
@@ -30,7 +32,7 @@ class ReplyListener:
 
     def __init__(self, client: RedisClient, name: str) -> None:
         self.channel = REPLY_PREFIX + name
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Watch]] = defaultdict(set)
         self._subscription = Subscription(client, self.channel, self._told, self._resubscribed)
         self._task: asyncio.Task[None] | None = None
 
@@ -40,7 +42,7 @@ class ReplyListener:
             self._task = asyncio.create_task(self._subscription.run(), name="aioinfra-replies")
 
     def watch(self, job_id: str) -> Watch:
-        """A context in which the end of a job sets an event."""
+        """A context in which the end of a job is heard."""
         return Watch(self, job_id)
 
     async def aclose(self) -> None:
@@ -56,43 +58,53 @@ class ReplyListener:
         return self._subscription.is_up
 
     def _told(self, message: bytes) -> None:
-        for job_id in message.decode("utf-8", "surrogateescape").split("\n"):
-            for event in self._waiting.get(job_id, ()):
-                event.set()
+        for job_id, result in read_message(message):
+            for watch in self._waiting.get(job_id, ()):
+                watch.tell(result)
 
     def _resubscribed(self) -> None:
         """After a gap anything may have ended: let every waiter look."""
-        for events in self._waiting.values():
-            for event in events:
-                event.set()
+        for watches in self._waiting.values():
+            for watch in watches:
+                watch.tell(None)
 
-    def _add(self, job_id: str, event: asyncio.Event) -> None:
-        self._waiting[job_id].add(event)
+    def _add(self, job_id: str, watch: Watch) -> None:
+        self._waiting[job_id].add(watch)
 
-    def _remove(self, job_id: str, event: asyncio.Event) -> None:
-        events = self._waiting[job_id]
-        events.discard(event)
-        if not events:
+    def _remove(self, job_id: str, watch: Watch) -> None:
+        watches = self._waiting[job_id]
+        watches.discard(watch)
+        if not watches:
             del self._waiting[job_id]
 
 
 class Watch:
-    """One task's interest in one job."""
+    """One task's interest in one job.
 
-    __slots__ = ("_event", "_job_id", "_listener", "_looks")
+    Attributes:
+        result: what the worker said of the job's end: its stored result, if it was short.
+    """
+
+    __slots__ = ("_event", "_job_id", "_listener", "_looks", "result")
 
     def __init__(self, listener: ReplyListener, job_id: str) -> None:
         self._listener = listener
         self._job_id = job_id
         self._event = asyncio.Event()
         self._looks = 0
+        self.result: bytes | None = None
 
     def __enter__(self) -> Watch:
-        self._listener._add(self._job_id, self._event)  # noqa: SLF001 - the listener's other half
+        self._listener._add(self._job_id, self)  # noqa: SLF001 - the listener's other half
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener._remove(self._job_id, self._event)  # noqa: SLF001 - the listener's other half
+        self._listener._remove(self._job_id, self)  # noqa: SLF001 - the listener's other half
+
+    def tell(self, result: bytes | None) -> None:
+        """The job has ended, or may have; its result, if that came along."""
+        self.result = self.result or result
+        self._event.set()
 
     async def wait(self) -> None:
         """Return when it is time to look again: told, or after a while."""
@@ -106,3 +118,20 @@ class Watch:
         except TimeoutError:
             return
         self._event.clear()
+
+
+def read_message(message: bytes) -> list[tuple[str, bytes | None]]:
+    """The jobs that a message of finish.lua names, each with its result if that came along."""
+    names, _, rest = message.partition(b"\n\0")
+    ids = names.decode("utf-8", "surrogateescape").split("\n")
+    results: list[bytes | None] = []
+    while rest:
+        length, colon, rest = rest.partition(b":")
+        if not colon or not (length == b"-" or (length.isdigit() and len(length) <= _LENGTH_DIGITS)):
+            break  # in no form of ours: whoever waits looks for itself
+        size = 0 if length == b"-" else int(length)
+        results.append(rest[:size] or None)
+        rest = rest[size:]
+    if len(results) != len(ids):
+        results = [None] * len(ids)
+    return list(zip(ids, results, strict=True))

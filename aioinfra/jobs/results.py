@@ -73,6 +73,8 @@ class ResultReader:
                 if data is not None:
                     return data
                 await watch.wait()
+                if watch.result is not None:
+                    return watch.result
 
     async def _look(self, queue: str, job_id: str) -> bytes | None:
         status, data = await self._store.status(queue, job_id)

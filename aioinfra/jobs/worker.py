@@ -36,6 +36,7 @@ _HOUSEKEEPING = 0.5
 _CANCEL_GRACE = 5.0
 _RECORD_GRACE = 5.0
 _LOOK_DISTANCE = 0.004
+_ECHO = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +200,10 @@ class JobWorker:
     async def _rest(self, reply: ClaimReply, idle_looks: int) -> None:
         """Wait for the next reason to look.
 
-        Looks that found nothing keep a distance to the next one that grows to 4 ms: a busy neighbour's own claims
-        and finishes also change the queue. A change after a quiet while is answered at once.
+        Looks keep a distance. After one that found jobs it is 2 ms: the claims, and soon the finishes, change the
+        queue themselves, and what they would have the worker look for is in the way of the jobs. After looks that
+        found nothing it grows to 4 ms: a busy neighbour's own claims and finishes also change the queue. Else a
+        change after a quiet while is answered at once.
         """
         looked = time.monotonic()
         pause = self._options.safety_poll
@@ -208,8 +211,8 @@ class JobWorker:
             # At least a millisecond, the resolution of due times.
             pause = min(pause, max(0.001, reply.next_due_ms / 1000))
         woken = await self._parts.wake.wait(pause)
-        if woken and idle_looks > 1 and not self._stopping:
-            distance = min(_LOOK_DISTANCE, 0.0005 * 2 ** min(idle_looks, 4))
+        if woken and idle_looks != 1 and not self._stopping:
+            distance = min(_LOOK_DISTANCE, 0.0005 * 2 ** min(idle_looks, 4)) if idle_looks else _ECHO
             early = looked + distance - time.monotonic()
             if early > 0:
                 await asyncio.sleep(early)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import StoreFull, StoreUnavailable
 from aioinfra.jobs.job import Action, Claim, Finish, QueueDepth, StoredRequest
 from aioinfra.jobs.redis_store import RedisJobStore, RedisLeaseStore
+from aioinfra.jobs.replies import read_message
 from aioinfra.jobs.store import Added, ClaimRequest, FinishStatus, Share
 from tests.conftest import OwnServerFactory
 from tests.jobs.kit import keys_of
@@ -483,23 +485,65 @@ class TestFinish:
         self, redis: RedisClient, store: RedisJobStore, queue: str, prefix: str, new_id: Any
     ) -> None:
         channel = f"{prefix}channel"
-        listener = redis.raw.pubsub()
-        await listener.subscribe(channel)
-        await listener.get_message(timeout=1.0)
-        ids = [new_id() for _ in range(3)]
-        await add(store, *(request(queue, job_id) for job_id in ids))
-        taken = await claim(store, queue)
-        retried = await one_claimed(store, queue, new_id())
-        await finish(
-            store,
-            *(Finish(one, Action.DONE, reply_to=channel) for one in taken),
-            Finish(retried, Action.RETRY, reply_to=channel, result_ttl_ms=1),
-        )
-        message = await listener.get_message(timeout=1.0)
+        async with listening(redis, channel) as heard:
+            ids = [new_id() for _ in range(3)]
+            await add(store, *(request(queue, job_id) for job_id in ids))
+            taken = await claim(store, queue)
+            retried = await one_claimed(store, queue, new_id())
+            await finish(
+                store,
+                *(Finish(one, Action.DONE, reply_to=channel) for one in taken),
+                Finish(retried, Action.RETRY, reply_to=channel, result_ttl_ms=1),
+            )
+            assert (await heard()).decode().split("\n") == ids
+
+    async def test_a_short_result_comes_with_the_news_of_it(
+        self, redis: RedisClient, store: RedisJobStore, queue: str, prefix: str, new_id: Any
+    ) -> None:
+        results = [b"one\n\0:2", b"x" * 20_000, b"not kept", b"\x80\xff"]
+        ttls = [60_000, 60_000, 0, -1]
+        ids = [new_id() for _ in results]
+        async with listening(redis, f"{prefix}channel") as heard:
+            await add(store, *(request(queue, job_id) for job_id in ids))
+            ends = zip(await claim(store, queue), results, ttls, strict=True)
+            await finish(
+                store,
+                *(Finish(one, Action.DONE, what, ttl, 0, f"{prefix}channel") for one, what, ttl in ends),
+            )
+            told = read_message(await heard())
+        assert told == list(zip(ids, [results[0], None, None, results[3]], strict=True))
+        await redis.execute("DEL", f"arq:result:{ids[3]}")
+
+    async def test_results_of_a_large_batch_and_under_odd_ids_are_left_to_be_read(
+        self, redis: RedisClient, store: RedisJobStore, queue: str, prefix: str, new_id: Any
+    ) -> None:
+        async with listening(redis, f"{prefix}channel") as heard:
+            many = [new_id() for _ in range(17)]
+            for ids in (many, ["forged\n\0" + new_id()]):
+                await add(store, *(request(queue, job_id) for job_id in ids))
+                taken = await claim(store, queue, free=20)
+                await finish(
+                    store, *(Finish(one, Action.DONE, b"r", 60_000, 0, f"{prefix}channel") for one in taken)
+                )
+                message = await heard()
+                assert sorted(message.decode().split("\n")) == sorted("\n".join(ids).split("\n"))
+
+
+@asynccontextmanager
+async def listening(redis: RedisClient, channel: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """Hear what is published on a channel: one message a call, and none is left at the end."""
+    listener = redis.raw.pubsub()
+    await listener.subscribe(channel)
+    await listener.get_message(timeout=1.0)
+
+    async def heard() -> bytes:
+        message = await listener.get_message(timeout=2.0)
         assert message is not None
-        assert message["data"].decode().split("\n") == ids
-        assert await listener.get_message(timeout=0.05) is None
-        await listener.aclose()  # type: ignore[no-untyped-call]  # redis-py has no hints there
+        return bytes(message["data"])
+
+    yield heard
+    assert await listener.get_message(timeout=0.05) is None
+    await listener.aclose()  # type: ignore[no-untyped-call]  # redis-py has no hints there
 
 
 class TestRenew:

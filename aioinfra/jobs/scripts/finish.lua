@@ -28,7 +28,9 @@
 -- * A repeat of the same batch after a lost reply answers what the first one did and changes nothing. One
 --   receipt a worker is enough, because a worker has one finish in flight.
 -- * No claim fails another one's: the only errors are the server's refusals, before anything was changed.
--- * The result is published after it can be read: one message a channel, ids separated by newlines.
+-- * The result is published after it can be read: one message a channel, ids separated by newlines. When they are
+--   few, short results follow behind a newline and a zero byte, one for each id in order, so that nobody needs to
+--   ask for them: '<bytes>:' and the result, or '-:' for one that is to be read (or is not kept).
 -- * A server that is out of memory still takes finishes, which free more than they use: its check ends with
 --   the first write of a script that it allows, so that one is a deletion.
 -- Cost  O(log N) a claim.
@@ -45,6 +47,7 @@ end
 local now_text = string.format('%.0f', now)
 local PARKED = 1000
 local TRIES_LIVE = 88400
+local MOST_TOLD, LONGEST_TOLD = 16, 16384
 redis.call('DEL', KEYS[1])
 local requests = redis.pcall('ZCARD', 'arq:abort')
 local aborts = type(requests) == 'number' and requests > 0
@@ -140,7 +143,7 @@ local function remove(queue, id, at)
     redis.call('ZREM', 'arq:abort', id)
   end
   if ARGV[at + 7] ~= '' then
-    collect(told, ARGV[at + 7], id)
+    collect(told, ARGV[at + 7], at)
   end
 end
 
@@ -182,6 +185,19 @@ local function names(value, token)
   return value and string.byte(value, #token + 1) == 124 and string.find(value, token, 1, true) == 1
 end
 
+-- The message about the claims at some indexes.
+local function message(list)
+  local ids, results, any, plain = {}, {}, false, #list <= MOST_TOLD
+  for n, at in ipairs(list) do
+    local result = ARGV[at + 4]
+    local whole = ARGV[at + 5] ~= '0' and result ~= '' and #result <= LONGEST_TOLD
+    ids[n], results[n] = ARGV[at + 1], whole and #result .. ':' .. result or '-:'
+    any = any or whole
+    plain = plain and not string.find(ids[n], '\n', 1, true) -- an id of somebody's must not pass for results
+  end
+  return table.concat(ids, '\n') .. (any and plain and '\n\0' .. table.concat(results) or '')
+end
+
 local letters = {}
 for first = 5, #ARGV, 9 * 500 do
   local last, keys = math.min(first + 9 * 500, #ARGV + 1) - 9, {}
@@ -205,7 +221,7 @@ for queue, list in pairs(members) do
   end
 end
 for channel, list in pairs(told) do
-  redis.pcall('PUBLISH', channel, table.concat(list, '\n')) -- a user may have no right to the channel
+  redis.pcall('PUBLISH', channel, message(list)) -- a user may have no right to the channel
 end
 local reply = table.concat(letters)
 redis.call('SET', KEYS[1], nonce .. ':' .. reply, 'EX', 86400)
