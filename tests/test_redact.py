@@ -357,9 +357,9 @@ def test_scanners_leave_the_rest(text: str) -> None:
     ids=lambda text: text[:6],
 )
 def test_hostile_texts_cost_no_more_than_long_ones(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     SCANNING.mapping({"note": text})
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_decisions_about_keys_are_bounded() -> None:

@@ -54,7 +54,7 @@ async def test_memory_answers_at_once_and_the_server_again_after_it(own_server: 
         assert await cache.exists("changed")
         await cache.delete("removed")
         await cache.clear("clea*")
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 1.2  # a budget each would be 1.75
         health = await cache.health_check()
         assert (health.status, health.mode, health.remembered_keys) == ("degraded", "redis", 3)
         assert health.reason

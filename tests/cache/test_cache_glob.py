@@ -36,6 +36,6 @@ def test_an_escaped_literal_matches_itself_alone(literal: str) -> None:
 
 def test_a_pattern_of_many_stars_stays_fast() -> None:
     matches = compile_glob("*a" * 30 + "*b").fullmatch
-    started = time.perf_counter()
+    started = time.thread_time()
     assert not matches(b"a" * 20_000)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

@@ -241,7 +241,7 @@ async def test_an_enqueue_that_meets_it_for_too_long_is_known_not_to_be_stored(
             before = time.monotonic()
             with pytest.raises(StoreUnavailable) as caught:
                 await client.enqueue(JobRequest[object]("none", queue=queue))
-            assert time.monotonic() - before < 0.8
+            assert time.monotonic() - before < 1.8
             assert not caught.value.sent
         assert await count_of(valkey_url, queue) == 0
         await client.enqueue(JobRequest[object]("none", queue=queue))
@@ -263,7 +263,7 @@ async def test_an_enqueue_is_told_at_once_what_does_not_pass(
             before = time.monotonic()
             with pytest.raises(kind, match=error.code):
                 await client.enqueue(JobRequest[object]("none", queue=queue))
-            assert time.monotonic() - before < 0.5
+            assert time.monotonic() - before < 1.5
             assert fake.count("EVALSHA") == 1
         assert await count_of(valkey_url, queue) == 0
         await client.aclose()

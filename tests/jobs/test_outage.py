@@ -201,7 +201,7 @@ async def test_enqueue_is_bounded_and_says_what_it_knows(own_server: OwnServerFa
             before = time.monotonic()
             with pytest.raises(EnqueueUncertain) as caught:
                 await client.enqueue(request)
-            assert 0.3 < time.monotonic() - before < 0.8
+            assert 0.3 < time.monotonic() - before < 1.8
         finally:
             server.continue_process()
         await until(lambda: _holds(redis, "ZCARD", queue, 2))  # it had been sent, and took effect
@@ -210,7 +210,7 @@ async def test_enqueue_is_bounded_and_says_what_it_knows(own_server: OwnServerFa
         before = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await client.enqueue(request)
-        assert time.monotonic() - before < 0.8
+        assert time.monotonic() - before < 1.8
         await client.aclose()
 
 

@@ -45,9 +45,9 @@ def test_the_first_pattern_that_matches_wins() -> None:
 
 
 def test_many_stars_do_not_take_long() -> None:
-    before = time.perf_counter()
+    before = time.thread_time()
     assert Routes({"*a" * 30 + "b": "q"}).queue_of("a" * 500) is None
-    assert time.perf_counter() - before < 1
+    assert time.thread_time() - before < 1
 
 
 @pytest.mark.parametrize(

@@ -177,22 +177,22 @@ async def test_a_server_that_is_not_there_is_a_closed_connection(tmp_path: Path)
 
 async def test_latency_delays_each_byte_once(proxy: FaultProxy) -> None:
     async with connected(proxy) as client:
-        with proxy.toxic(Latency(0.2)):
-            assert 0.2 <= await _timed_ask(client, b"x") < 0.35
+        with proxy.toxic(Latency(0.4)):
+            assert 0.4 <= await _timed_ask(client, b"x") < 0.75
             started = time.monotonic()
             for number in range(20):  # one on the heels of another: late together, not one after another
                 client.writer.write(bytes([number]))
                 await asyncio.sleep(0.002)
             assert await client.ask(b"") == b""
             assert await client.reader.readexactly(20) == bytes(range(20))
-            assert 0.2 <= time.monotonic() - started < 0.45
-        assert await _timed_ask(client, b"x") < 0.1
+            assert 0.4 <= time.monotonic() - started < 2
+        assert await _timed_ask(client, b"x") < 0.35
 
 
 async def test_latency_in_both_directions_counts_twice(proxy: FaultProxy) -> None:
     async with connected(proxy) as client:
-        with proxy.toxic(Latency(0.1), direction=Direction.BOTH):
-            assert 0.2 <= await _timed_ask(client, b"x") < 0.35
+        with proxy.toxic(Latency(0.3), direction=Direction.BOTH):
+            assert 0.6 <= await _timed_ask(client, b"x") < 0.88
 
 
 async def test_removing_a_toxic_lets_what_it_held_go_on_at_once(proxy: FaultProxy) -> None:
@@ -209,7 +209,7 @@ async def test_removing_a_toxic_lets_what_it_held_go_on_at_once(proxy: FaultProx
 async def test_bandwidth_bounds_bytes_a_second(proxy: FaultProxy) -> None:
     async with connected(proxy) as client:
         with proxy.toxic(Bandwidth(100_000)):
-            assert 0.4 <= await _timed_ask(client, b"x" * 40_000) < 0.7
+            assert 0.6 <= await _timed_ask(client, b"x" * 60_000) < 1.1
 
 
 async def test_a_slicer_cuts_and_spaces_but_changes_nothing(proxy: FaultProxy) -> None:
@@ -241,7 +241,7 @@ async def test_timeout_swallows_and_then_closes(proxy: FaultProxy) -> None:
             started = time.monotonic()
             client.writer.write(b"lost")
             assert await client.end() == b""
-            assert 0.15 <= time.monotonic() - started < 0.5
+            assert 0.15 <= time.monotonic() - started < 2
 
 
 async def test_timeout_for_ever_closes_only_what_lost_bytes_and_only_when_removed(proxy: FaultProxy) -> None:
@@ -264,21 +264,21 @@ async def test_reset_peer_is_an_rst_and_not_a_fin(proxy: FaultProxy) -> None:
 
 async def test_slow_close_delays_the_end_alone(proxy: FaultProxy) -> None:
     async with connected(proxy) as client:
-        with proxy.toxic(SlowClose(0.2)):
-            assert await _timed_ask(client, b"x") < 0.1
+        with proxy.toxic(SlowClose(0.5)):
+            assert await _timed_ask(client, b"x") < 0.4
             started = time.monotonic()
             client.writer.write_eof()
             assert await client.end() == b""
-            assert 0.2 <= time.monotonic() - started < 0.5
+            assert 0.5 <= time.monotonic() - started < 2
 
 
 async def test_toxics_act_together_in_a_fixed_order(proxy: FaultProxy) -> None:
     async with connected(proxy) as client:
-        with proxy.toxic(LimitData(10)), proxy.toxic(Slicer(3)), proxy.toxic(Latency(0.1)):
+        with proxy.toxic(LimitData(10)), proxy.toxic(Slicer(3)), proxy.toxic(Latency(0.3)):
             started = time.monotonic()
             client.writer.write(b"0123456789abc")
             assert await client.end() == b"0123456789"
-            assert 0.1 <= time.monotonic() - started < 0.25
+            assert 0.3 <= time.monotonic() - started < 0.9  # 4 slices one after the other would take 1.2
 
 
 async def test_a_toxic_of_ones_own(proxy: FaultProxy) -> None:
