@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aioinfra.codec import bounds
@@ -336,6 +336,7 @@ MSGPACK_VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=MSGPACK_VALUES)
 def test_every_value_of_a_msgpack_payload_is_counted_once(value: Any) -> None:
     values, payload = _count(value), msgspec.msgpack.encode(value)
@@ -355,6 +356,7 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, value)) if isinstance(value, list) else 1
 
 
+@settings(deadline=None)
 @given(payload=st.binary(max_size=200))
 def test_counting_the_values_of_junk_ends(payload: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:

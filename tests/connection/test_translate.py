@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 import redis.exceptions
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis._parsers.base import BaseParser
 
@@ -260,6 +260,7 @@ def test_anything_else_is_named_by_its_class_alone() -> None:
     assert SECRET not in str(open_error(UnicodeError(SECRET), "redis://h:1/0"))
 
 
+@settings(deadline=None)
 @given(code=st.sampled_from([*(reply.split()[0] for reply in CODES), "", "err", SECRET]), text=st.text())
 def test_no_text_of_a_reply_gets_into_a_message(code: str, text: str) -> None:
     for error in (reply_error(f"{code} {SECRET} {text}"), reply_error(f"{code}{SECRET}{text} x")):
