@@ -20,7 +20,11 @@ from aioinfra.errors import StoreError
 
 logger = logging.getLogger("aioinfra.connection")
 
-_CHANNEL: Final = "+switch-master"
+_SWITCHED: Final = "+switch-master"
+"""``<name> <old host> <old port> <new host> <new port>``"""
+_PROMOTED: Final = "+failover-state-reconf-slaves"
+"""``master <name> ...``: the Sentinel that leads a failover names the new master from then on. It announces the
+switch only once the other replicas follow, which may be ten seconds later."""
 _PING_INTERVAL: Final = 0.5
 """Seconds between PINGs, and between looks at whether another thread has heard of a move."""
 _SILENCE: Final = 2.0
@@ -45,7 +49,7 @@ class Opening(Protocol):
 
 
 class MasterWatch:
-    """Follows ``+switch-master``. Whoever starts `run` as a task ends it by cancelling.
+    """Follows what the Sentinels announce. Whoever starts `run` as a task ends it by cancelling.
 
     Args:
         opener: whose connections are to be dropped.
@@ -92,9 +96,9 @@ class MasterWatch:
             return False
         try:
             wire.on_push = self._received
-            [reply] = await wire.ask([("SUBSCRIBE", _CHANNEL)], self._timeout)
-            if isinstance(reply, StoreError):
-                raise reply
+            for reply in await wire.ask([("SUBSCRIBE", _SWITCHED), ("SUBSCRIBE", _PROMOTED)], self._timeout):
+                if isinstance(reply, StoreError):
+                    raise reply
             self._pinged_at, self._heard_at = None, SYSTEM_CLOCK.monotonic()
             self._sound, self._listening, self._refused = True, True, False
             self._hear_news()
@@ -104,7 +108,7 @@ class MasterWatch:
                 following.cancel()
         except StoreError as error:
             if not self._refused:
-                logger.warning("a Sentinel does not let this client subscribe to %s: %s", _CHANNEL, error)
+                logger.warning("a Sentinel does not let this client subscribe to %s: %s", _SWITCHED, error)
             self._refused = True
             return False
         finally:
@@ -124,7 +128,7 @@ class MasterWatch:
     def _received(self, push: Any) -> None:
         self._heard_at = SYSTEM_CLOCK.monotonic()
         match push:
-            case [b"message", _, bytes(text)] if text.partition(b" ")[0] == self._master.name.encode():
+            case [b"message", _, bytes(text)] if self._master.name.encode() in text.split(b" ")[:2]:
                 self._hear_news()
             case [b"pong", _] if self._pinged_at is not None:
                 if self._sound and self._understood == self._news:

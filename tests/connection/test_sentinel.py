@@ -293,7 +293,7 @@ async def listened_to(setup: SentinelSetup) -> list[ServerProcess]:
     """The Sentinels that somebody listens to."""
     running = [one for one in setup.sentinel_servers if one.running]
     clients = await asyncio.gather(*(one.admin("CLIENT", "LIST") for one in running))
-    return [one for one, found in zip(running, clients, strict=True) if b" sub=1 " in found]
+    return [one for one, found in zip(running, clients, strict=True) if b" sub=2 " in found]
 
 
 async def the_one_listened_to(setup: SentinelSetup) -> ServerProcess:
