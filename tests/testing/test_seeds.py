@@ -94,6 +94,15 @@ def test_a_failing_setup_shows_it_too(project: Path) -> None:
     assert "1 passed, 1 error" in said
 
 
+def test_a_parallel_run_has_the_same_seeds_and_shows_the_same_command(project: Path) -> None:
+    said = run(project, "-p", "xdist", "-n", "2", "--seeds", "8")
+    assert "2 failed, 24 passed" in said
+    assert set(re.findall(r"^python -m pytest .*$", said, re.MULTILINE)) == {
+        "python -m pytest tests/test_faults.py::test_plain --seed 7",
+        "python -m pytest 'tests/test_faults.py::test_kinds[seed7-a b]' --seed 7",
+    }
+
+
 def test_a_module_may_opt_in_by_itself(project: Path) -> None:
     (project / "tests" / "conftest.py").unlink()
     module = project / "tests" / "test_faults.py"
