@@ -6,6 +6,7 @@ import typer
 
 from aioinfra import __version__
 from aioinfra.cli.bench import bench
+from aioinfra.cli.cache import cache
 from aioinfra.cli.demo.command import demo
 from aioinfra.cli.jobs import jobs
 from aioinfra.cli.worker import worker
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command()(bench)
 app.command()(demo)
 app.command()(worker)
+app.add_typer(cache, name="cache")
 app.add_typer(jobs, name="jobs")
 
 

@@ -1,0 +1,199 @@
+"""``aioinfra cache``: the dictionaries that a cache compresses small values with.
+
+Exit status: 0 done; 1 not done (too few values, nothing to gain, no answer from the server); 2 wrong usage or
+configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from aioinfra.cli import job_views as views
+
+if TYPE_CHECKING:
+    from aioinfra.cache.dictionary_training import Comparison, Progress, Training
+    from aioinfra.cache.names import Names
+    from aioinfra.connection.pool import RedisClient
+
+T = TypeVar("T")
+Verb = Callable[["RedisClient", "Names"], Awaitable[T]]
+
+cache = typer.Typer(help="Look after what a cache keeps on its server.", no_args_is_help=True)
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The cache's server. Default: the environment (REDIS_URL, ...)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Namespace = Annotated[
+    str | None, typer.Option(help="What the cache's keys begin with. Default: that of CacheManager.")
+]
+
+
+@cache.command()
+def train(
+    namespace: Namespace = None,
+    samples: Annotated[int, typer.Option(help="Values to look at.")] = 5000,
+    size: Annotated[int, typer.Option(help="Most KB of the dictionary.")] = 32,
+    seconds: Annotated[float, typer.Option(help="Seconds for reading values.")] = 30.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would save, publish nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Publish it even where it saves little.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Train a dictionary on the values in a cache, show what it saves on others, and put it to use.
+
+    Running processes take it up at once, and go on reading values of older ones. A dictionary is made of pieces of
+    values: it stays on the cache's server.
+    """
+    from aioinfra.cache.dictionaries import CacheDictionaries
+    from aioinfra.cache.dictionary_training import TrainingOptions, train_dictionary
+    from aioinfra.codec.dictionaries import Dictionaries
+
+    async def run(client: RedisClient, names: Names) -> tuple[Training, bool]:
+        options = TrainingOptions(samples=samples, size=size << 10, seconds=seconds)
+        with _progress(as_json=as_json) as progress:
+            found = await train_dictionary(client, names, options, progress=progress)
+        publish = not dry_run and (force or found.comparison.saves)
+        if publish:
+            await CacheDictionaries(client, names, Dictionaries()).publish(found.dictionary)
+        return found, publish
+
+    found, published = _ask(url, namespace, run)
+    if as_json:
+        views.print_json(_training_data(found, published=published))
+    else:
+        _print_training(found, published=published, dry_run=dry_run)
+    if not published and not dry_run:
+        raise typer.Exit(1)
+
+
+@cache.command()
+def dictionaries(namespace: Namespace = None, url: Url = None, as_json: Json = False) -> None:
+    """The dictionaries on the server, newest first. The current one is what values are compressed with."""
+    from aioinfra.cache.dictionaries import CacheDictionaries
+    from aioinfra.codec.dictionaries import Dictionaries
+
+    versions = _ask(
+        url, namespace, lambda client, names: CacheDictionaries(client, names, Dictionaries()).versions()
+    )
+    if as_json:
+        fields = ("id", "published", "size", "expires_in", "current")
+        views.print_json([{name: getattr(one, name) for name in fields} for one in versions])
+        return
+    rows = [
+        (
+            one.id,
+            views.moment(one.published),
+            one.size,
+            round(one.expires_in / 86_400),
+            "yes" if one.current else "",
+        )
+        for one in versions
+    ]
+    views.print_table(("id", "published", "bytes", "days left", "current"), rows)
+
+
+# Parts
+
+
+def _ask(url: str | None, namespace: str | None, verb: Verb[T]) -> T:
+    """Run a verb on the cache's server; errors become a line and an exit status."""
+    from aioinfra.errors import AioinfraError, ConfigError, InvalidArgument
+
+    try:
+        return asyncio.run(_connected(url, namespace, verb))
+    except (InvalidArgument, ConfigError) as error:
+        _fail(str(error), status=2)
+    except (AioinfraError, TimeoutError) as error:
+        _fail(str(error))
+
+
+async def _connected(url: str | None, namespace: str | None, verb: Verb[T]) -> T:
+    from aioinfra.cache.keys import check_key
+    from aioinfra.cache.names import Names
+    from aioinfra.cache.options import DEFAULT_NAMESPACE
+    from aioinfra.config import Settings
+    from aioinfra.connection.locate import locate_async
+    from aioinfra.connection.pool import PoolOptions, RedisClient
+
+    names = Names(check_key(DEFAULT_NAMESPACE if namespace is None else namespace, "namespace"))
+    async with AsyncExitStack() as stack:
+        located = await locate_async(Settings.from_env(), url=url)
+        if located.embedded is not None:
+            stack.push_async_callback(located.embedded.aclose)
+        client = await stack.enter_async_context(RedisClient(located.url, PoolOptions(max_connections=2)))
+        return await verb(client, names)
+
+
+def _fail(text: str, status: int = 1) -> NoReturn:
+    typer.echo(f"aioinfra cache: {views.shown(text)}", err=True)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _progress(*, as_json: bool) -> Iterator[Progress | None]:
+    """A bar on a terminal's standard error; elsewhere none."""
+    if as_json or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading values")
+        yield lambda found, wanted: bar.update(task, completed=found, total=wanted)
+
+
+def _bytes_by_means(compared: Comparison) -> list[tuple[str, int]]:
+    rows = [
+        ("as they are", compared.plain),
+        ("without a dictionary", compared.without),
+        ("zstd alone, at every size", compared.zstd),
+    ]
+    if compared.current is not None:
+        rows.append(("with the current dictionary", compared.current))
+    return [*rows, ("with the new dictionary", compared.dictionary)]
+
+
+def _print_training(found: Training, *, published: bool, dry_run: bool) -> None:
+    compared, dictionary = found.comparison, found.dictionary
+    typer.echo(f"{compared.count} values that the training has not seen:\n")
+    rows = [(name, size, f"{compared.plain / size:.2f}") for name, size in _bytes_by_means(compared)]
+    views.print_table(("stored", "bytes", "ratio"), rows)
+    about = f"dictionary {dictionary.id}: {len(dictionary.content)} bytes, from {found.samples} values"
+    if published:
+        typer.echo(f"\npublished {about}")
+    elif dry_run:
+        typer.echo(f"\nnot published, a dry run: {about}")
+    else:
+        typer.echo(f"\nnot published, it saves less than a tenth (see --force): {about}")
+
+
+def _training_data(found: Training, *, published: bool) -> dict[str, object]:
+    compared = found.comparison
+    return {
+        "id": found.dictionary.id,
+        "bytes": len(found.dictionary.content),
+        "samples": found.samples,
+        "skipped": found.skipped,
+        "published": published,
+        "held_out": {
+            "count": compared.count,
+            "plain": compared.plain,
+            "without": compared.without,
+            "zstd": compared.zstd,
+            "current": compared.current,
+            "dictionary": compared.dictionary,
+        },
+        "ratio_without": round(compared.plain / compared.without, 3),
+        "ratio": round(compared.plain / compared.dictionary, 3),
+    }
