@@ -150,6 +150,10 @@ class Overloaded(AioinfraError):
     """A bounded queue in this process is full; nothing was sent."""
 
 
+class LoadTimeout(AioinfraError, TimeoutError):
+    """A loader took longer than its hard timeout; it was cancelled."""
+
+
 class EmbeddedServerError(AioinfraError):
     """The embedded server cannot be found, started or reached."""
 

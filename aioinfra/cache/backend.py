@@ -1,21 +1,46 @@
-"""Where the bytes of one open cache are: builds the stores of its mode, closes them, says how they are."""
+"""What one open cache is made of: builds the stores and L1 of its mode, keeps them coherent, closes them.
+
+Three tasks live as long as it is open: the listener hears of changes, the upkeep reads again what decides about
+all values (the generation of the namespace, the server's time), and the fallback probes while the server is gone.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Final, Literal
 
+from aioinfra.cache.entries import Entries
+from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
+from aioinfra.cache.generation import NamespaceGeneration
 from aioinfra.cache.glob import escape
+from aioinfra.cache.invalidations import Invalidations
+from aioinfra.cache.lease import Leases
+from aioinfra.cache.loading import Layers
 from aioinfra.cache.local import LocalCache
 from aioinfra.cache.memory_store import MemoryStore
+from aioinfra.cache.names import Names
+from aioinfra.cache.near import InProcess, Near
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import CacheHealth, CacheOptions
 from aioinfra.cache.redis_store import RedisStore
 from aioinfra.cache.store import Store
+from aioinfra.cache.tags import TagBook
+from aioinfra.cache.wakes import Wakes
 from aioinfra.clock import Clock
+from aioinfra.codec.envelope import Generation
 from aioinfra.connection.pool import PoolOptions, RedisClient
-from aioinfra.errors import StoreError, StoreUnavailable
+from aioinfra.connection.tracking import TrackingListener, TrackingOptions
+from aioinfra.errors import AioinfraError, StoreError, StoreFull, StoreUnavailable
+
+logger = logging.getLogger("aioinfra.cache")
+
+_TIME_EVERY: Final = 60.0  # seconds between two looks at the server's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +49,8 @@ class BackendPlan:
 
     Attributes:
         client: shared, so not closed; it wins over ``url``. With neither the values are in memory only.
-        memory_entries, memory_ttl: most entries in memory, and their longest life during an outage (seconds).
+        memory_entries, memory_ttl: most entries in memory, and their longest life there (seconds).
+        generation: of the envelopes.
     """
 
     url: str | None = field(repr=False)  # may hold a password
@@ -36,24 +62,38 @@ class BackendPlan:
     options: CacheOptions
     observer: CacheObserver | None
     clock: Clock
+    generation: Generation
 
 
 class Backend:
-    """The stores of one open time of a cache. Made open, ended by `aclose`. One event loop."""
+    """The parts of one open time of a cache. Made open, started by `start`, ended by `aclose`. One event loop."""
 
     def __init__(self, plan: BackendPlan) -> None:
         self._plan = plan
+        self.names = Names(plan.namespace)
         self.memory = LocalCache[bytes](plan.memory_entries, plan.options.memory_bytes, plan.clock)
         self.fallback: FallbackStore | None = None
+        self.listener: TrackingListener | None = None
         self._owned = (
             RedisClient(plan.url, plan.pool) if plan.url is not None and plan.client is None else None
         )
         self.client = plan.client or self._owned
+        self.generation = NamespaceGeneration(self.names.generation, plan.generation)
+        self.epoch = Epoch(plan.clock)
+        self._stirred = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: RedisStore | None = None
         self.store: Store = MemoryStore(self.memory) if self.client is None else self._over(self.client)
+        self.wakes = Wakes(self._heard)
+        self.near = self._near()
+        self._invalidations = Invalidations(self.names, self.near, self.wakes, self._meta_changed)
+        self.layers = self._layers()
+
+    # Building
 
     def _over(self, client: RedisClient) -> Store:
         plan, options = self._plan, self._plan.options
-        server = RedisStore(client, options.redis)
+        self._server = server = RedisStore(client, options.redis)
         if not options.fallback:
             return server
         self.fallback = FallbackStore(
@@ -61,10 +101,56 @@ class Backend:
             MemoryStore(self.memory),
             escape(plan.namespace) + "*",
             FallbackOptions(options.max_remembered, plan.memory_ttl),
+            rejoin=self,
             observer=plan.observer,
             clock=plan.clock,
         )
         return self.fallback
+
+    def _near(self) -> Near | None:
+        plan, options = self._plan, self._plan.options.near
+        if not plan.memory_entries or not options.enabled:
+            return None
+        confirmed: TrackingListener | InProcess = InProcess()
+        if self.client is not None:
+            confirmed = self.listener = TrackingListener(
+                self.client,
+                self.names.prefixes,
+                self._invalidated,
+                _tracking(options.max_staleness),
+                plan.clock,
+            )
+        entries = Entries(plan.memory_entries, options.max_bytes)
+        return Near(
+            entries,
+            confirmed,
+            self.store,
+            plan.clock,
+            max_staleness=options.max_staleness,
+            ttl=plan.memory_ttl,
+        )
+
+    def _layers(self) -> Layers:
+        plan, leases = self._plan, None
+        if self.client is not None and plan.options.lease is not None:
+            leases = Leases(
+                self.client,
+                self.names,
+                self.wakes,
+                budget=plan.options.redis.budget,
+                seconds=plan.options.lease,
+                is_open=lambda: self.store.era is not None,
+            )
+        tags = TagBook(self.store, self.names, self.near)
+        copies = plan.options.near.copy_on_read
+        return Layers(
+            self.store, self.epoch, plan.clock, tags, plan.generation, self.near, leases, copies=copies
+        )
+
+    def _heard(self) -> bool:
+        return self.near is not None and self.near.vouched
+
+    # Life
 
     async def start(self) -> None:
         """Ask the server once. With a fallback an unavailable one begins an outage, and that is all.
@@ -74,18 +160,123 @@ class Backend:
         """
         try:
             await self.store.ping()
+            await self._learn()
         except StoreUnavailable:
             if self.fallback is None:
                 await self.aclose()
                 raise
+        except StoreFull:
+            self._stirred.set()  # no generation fits in: nothing counts until one does
         except BaseException:
             await self.aclose()
             raise
+        if self.listener is not None:
+            self._begin(self.listener.run())
+            if self.fallback is None or self.fallback.outage is None:
+                await self.listener.wait_up(self._plan.options.redis.budget)
+        if self.client is not None:
+            self._begin(self._keep_up())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        # A context of its own: this work belongs to nobody's request.
+        self._tasks.append(asyncio.create_task(work, name="aioinfra-cache", context=Context()))
+
+    async def aclose(self) -> None:
+        """End the tasks, close the stores, and the client if it is ours."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self.store.aclose()
+        finally:
+            if self.near is not None:
+                self.near.flush()
+            if self._owned is not None:
+                await self._owned.aclose()
+
+    # Staying coherent
+
+    def _invalidated(self, keys: Sequence[bytes] | None) -> None:
+        self._invalidations(keys)
+
+    async def _learn(self) -> None:
+        """Ask the server itself: what memory answers in an outage is nobody else's."""
+        if self.client is not None and self._server is not None and self.store.era is not None:
+            await self.epoch.learn(self.client, self._plan.options.redis.budget)
+            await self.load(self._server)
+
+    async def renew(self, store: Store) -> None:
+        """End every value of the namespace; one write. (`fallback.Rejoin`)"""
+        if self.near is not None:
+            self.near.flush()
+        try:
+            await self.generation.renew(store)
+        finally:
+            if self.near is not None:
+                self.near.flush()
+
+    async def rejoin(self, store: Store) -> None:
+        """Back from an outage: what others made meanwhile is late, too. (`fallback.Rejoin`)"""
+        await self.load(store)
+        if self.layers.leases is not None:
+            await self.layers.leases.void_all()
+
+    async def load(self, store: Store) -> None:
+        """Learn the generation of the namespace; L1 goes with an old one."""
+        if await self.generation.load(store) and self.near is not None:
+            self.near.flush()
+
+    def _meta_changed(self, key: str | None) -> None:
+        if key is None or key == self.names.generation:
+            if self.near is not None:
+                self.near.flush()
+            self._stirred.set()
+
+    async def _keep_up(self) -> None:
+        """Read the generation when it has changed; now and then where changes are not heard."""
+        clock = self._plan.clock
+        asked = clock.monotonic()
+        while True:
+            pause = _TIME_EVERY if self._heard() else self._plan.options.near.max_staleness
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stirred.wait()
+            self._stirred.clear()
+            try:
+                if self.store.era is None or self.client is None or self._server is None:
+                    continue
+                await self.load(self._server)
+                if clock.monotonic() - asked >= _TIME_EVERY:
+                    asked = clock.monotonic()
+                    await self.epoch.learn(self.client, self._plan.options.redis.budget)
+            except AioinfraError as error:
+                logger.debug("the generation of the namespace is not known now: %s", error)
+
+    async def barrier(self, seconds: float) -> bool:
+        """Whether every write that was acknowledged before has been heard, or L1 is not used."""
+        if self.listener is None or self.near is None or not self.near.vouched:
+            return True
+        if await self.listener.barrier(seconds):
+            return True
+        return not self.near.vouched
+
+    # State
+
+    @property
+    def l1(self) -> str:
+        """The state of L1: "off", "on" in one process, else what the listener says."""
+        if self.near is None:
+            return "off"
+        return "on" if self.listener is None else self.listener.state.value
 
     async def health(self) -> CacheHealth:
         """The state now; one PING."""
+        near_entries = len(self.near.entries) if self.near is not None else 0
         if self.client is None:
-            return CacheHealth("healthy", "memory", entries=len(self.memory))
+            return CacheHealth(
+                "healthy", "memory", entries=len(self.memory), l1=self.l1, l1_entries=near_entries
+            )
         latency = reason = None
         try:
             latency = await self.store.ping()
@@ -108,23 +299,31 @@ class Backend:
             len(outage.keys) if outage is not None else 0,
             len(self.memory),
             self.client.figures(),
+            self.l1,
+            near_entries,
         )
 
     def figures(self) -> dict[str, int]:
         """Totals of this open time."""
-        fallback = self.fallback
+        fallback, near = self.fallback, self.near
         return {
             "outages": fallback.outages if fallback is not None else 0,
             "fallback_answers": fallback.answers if fallback is not None else 0,
             "memory_entries": len(self.memory),
             "memory_bytes": self.memory.bytes,
             "evictions": self.memory.evictions,
+            "l1_hits": near.hits if near is not None else 0,
+            "l1_entries": len(near.entries) if near is not None else 0,
+            "l1_bytes": near.entries.bytes if near is not None else 0,
+            "l1_evictions": near.entries.evictions if near is not None else 0,
+            "l1_bypassed": near.bypassed if near is not None else 0,
+            "l1_late": near.late if near is not None else 0,
+            "invalidations": near.invalidations if near is not None else 0,
         }
 
-    async def aclose(self) -> None:
-        """Close the stores, and the client if it is ours."""
-        try:
-            await self.store.aclose()
-        finally:
-            if self._owned is not None:
-                await self._owned.aclose()
+
+def _tracking(max_staleness: float) -> TrackingOptions:
+    """Pings often enough for the bound."""
+    interval = min(1.0, max_staleness / 2)
+    silence = max(2.0, max_staleness)
+    return TrackingOptions(ping_interval=interval, silence_limit=silence, reconnect_after=silence * 3)

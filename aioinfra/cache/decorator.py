@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import (
     Any,
     Concatenate,
@@ -34,11 +34,13 @@ from typing import (
     overload,
 )
 
+from aioinfra.cache.freshness import PLAIN, Freshness
 from aioinfra.cache.keys import KeyPlan, check_key
 from aioinfra.cache.kind import Failures, Kind
-from aioinfra.cache.manager import CacheManager
-from aioinfra.cache.store import NO_EXPIRY, Ttl
-from aioinfra.cache.ttl import check_ttl
+from aioinfra.cache.manager import CacheManager, Mode
+from aioinfra.cache.store import Ttl
+from aioinfra.cache.tag_template import TagTemplates
+from aioinfra.cache.tags import namespace_tag
 from aioinfra.codec.schema import fingerprint
 from aioinfra.errors import InvalidArgument
 from aioinfra.process_default import ProcessDefault
@@ -69,6 +71,15 @@ class CachedSettings(TypedDict, total=False):
     none_ttl: Ttl
     errors: tuple[type[Exception], ...]
     error_ttl: Ttl
+    tags: Collection[str]
+    jitter: float
+    stale_while_revalidate: float
+    stale_if_error: float
+    retry_after: float
+    soft_timeout: float | None
+    hard_timeout: float | None
+    refresh_ahead: float
+    sliding: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +94,18 @@ class CachedOptions:
     none_ttl: Ttl = None
     errors: tuple[type[Exception], ...] = ()
     error_ttl: Ttl = None
+    tags: Collection[str] = ()
+    jitter: float = 0.0
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    retry_after: float = 1.0
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
+    refresh_ahead: float = 0.0
+    sliding: bool = False
 
     def __post_init__(self) -> None:
-        check_ttl(self.ttl, NO_EXPIRY)
+        self.freshness()
         self.failures()
         for name in ("key_prefix", "namespace"):
             if getattr(self, name) != "":
@@ -96,6 +116,12 @@ class CachedOptions:
     def failures(self) -> Failures:
         """How results that are no value are kept."""
         return Failures(self.none_ttl, self.errors, self.error_ttl)
+
+    def freshness(self) -> Freshness:
+        """What happens when a result is no longer fresh, and before."""
+        given = {name: getattr(self, name) for name in Freshness.__dataclass_fields__}
+        policy = Freshness(**given)
+        return PLAIN if policy == replace(PLAIN, ttl=self.ttl) else policy
 
     def start(self, function: Callable[..., Any]) -> str:
         """What every key of a function begins with, up to its schema."""
@@ -112,6 +138,10 @@ class CachedFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._plan = KeyPlan(function, options.ignore)
+        namespace = (namespace_tag(options.namespace),) if options.namespace else ()
+        templates = TagTemplates(options.tags, self._plan.names)
+        self._templates = None if templates.fixed is not None else templates
+        self._tags = (*namespace, *(templates.fixed or ()))
         self._annotation: Any = Any
         self._start = ""  # of the keys; known when the annotation is, at the first call
         self._known: tuple[CacheManager | None, Kind | None] = (None, None)
@@ -119,17 +149,31 @@ class CachedFunction(Generic[P, R]):
             inspect.markcoroutinefunction(self)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        cache = self._cache(kwargs)
-        key = self._key(args, kwargs)
-        load = functools.partial(self._function, *args, **kwargs)
-        return cast("R", await cache.read_through(key, load, self._kind(cache)))
+        return cast("R", await self._read(args, kwargs, "read"))
+
+    async def strong(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same, by what the server says now: L1 is not asked."""
+        return cast("R", await self._read(args, kwargs, "strong"))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, whatever is stored, store its result and return it."""
+        return cast("R", await self._read(args, kwargs, "refresh"))
+
+    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Mode) -> Coroutine[Any, Any, Any]:
         cache = self._cache(kwargs)
         key = self._key(args, kwargs)
         load = functools.partial(self._function, *args, **kwargs)
-        return cast("R", await cache.read_through(key, load, self._kind(cache), refresh=True))
+        tags = self._tags if self._templates is None else self._all_tags(args, kwargs)
+        return cache.read_through(key, load, self._kind(cache), tags, mode=mode)
+
+    def _all_tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+        made = self._templates.tags(self._plan.bound(args, kwargs)) if self._templates is not None else ()
+        return (*self._tags, *made)
+
+    def tags_for(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:
+        """The tags that the result of a call carries."""
+        kwargs.pop(CACHE_ARGUMENT, None)
+        return self._all_tags(args, kwargs)
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments; whether there was one. A load under way is not stored."""
@@ -172,7 +216,9 @@ class CachedFunction(Generic[P, R]):
         """How a cache keeps these results; made once for the cache used last."""
         known, kind = self._known
         if known is not cache or kind is None:
-            kind = cache.kind(self._options.ttl, self._annotation, self._options.failures())
+            kind = cache.kind(
+                self._options.ttl, self._annotation, self._options.failures(), self._options.freshness()
+            )
             self._known = (cache, kind)
         return kind
 
@@ -214,6 +260,14 @@ class BoundCached(Generic[P, R]):
         """See `CachedFunction.invalidate`."""
         return await self.__func__.invalidate(self.__self__, *args, **kwargs)
 
+    async def strong(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `CachedFunction.strong`."""
+        return await self.__func__.strong(self.__self__, *args, **kwargs)
+
+    def tags_for(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:
+        """See `CachedFunction.tags_for`."""
+        return self.__func__.tags_for(self.__self__, *args, **kwargs)
+
     def key_for(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """See `CachedFunction.key_for`."""
         return self.__func__.key_for(self.__self__, *args, **kwargs)
@@ -232,6 +286,15 @@ def cached(
     none_ttl: Ttl = None,
     errors: tuple[type[Exception], ...] = (),
     error_ttl: Ttl = None,
+    tags: Collection[str] = (),
+    jitter: float = 0.0,
+    stale_while_revalidate: float = 0.0,
+    stale_if_error: float = 0.0,
+    retry_after: float = 1.0,
+    soft_timeout: float | None = None,
+    hard_timeout: float | None = None,
+    refresh_ahead: float = 0.0,
+    sliding: bool = False,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], CachedFunction[P, R]]: ...
 def cached(function: Any = None, /, **options: Any) -> Any:
     """Cache the results of an async function. With or without parentheses.
@@ -242,13 +305,16 @@ def cached(function: Any = None, /, **options: Any) -> Any:
     Args:
         ttl: seconds to live; None for the cache's default, `NO_EXPIRY` for good.
         key_prefix: put before the function's name in the key, for ``cache.clear("prefix:*")``.
-        namespace: put before the prefix.
+        namespace: put before the prefix; ``cache.clear(namespace=...)`` ends all of it in one write.
         cache: the cache to use, or what gives it at each call.
         ignore: parameters that do not matter to the result, such as a database session.
         none_ttl: seconds to live of a result that is None; None for ``ttl``.
         errors: exception classes to store and raise again at later calls. An exception is made again from its
             ``args``; one whose args are not plain JSON is not stored.
         error_ttl: seconds that these live; None for ``ttl``.
+        tags: names for ``cache.invalidate_tag``; ``"user:{user_id}"`` takes the argument of that name.
+        jitter, stale_while_revalidate, stale_if_error, retry_after, soft_timeout, hard_timeout, refresh_ahead,
+            sliding: see `Freshness`.
 
     Raises:
         InvalidArgument: not an async function (a plain one, a generator), or an argument above is senseless. At

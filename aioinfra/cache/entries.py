@@ -30,6 +30,7 @@ from typing import Any, Final
 ENTRY_BYTES: Final = 550
 SMALL_SHARE: Final = 0.1  # of either bound is for newcomers
 LEAST_GHOSTS: Final = 16  # of a table that is nearly empty; else as many as entries
+MOST_SPARED: Final = 64  # entries passed over for one that leaves: where all were asked for, any may go
 
 SMALL: Final = 1
 MAIN: Final = 2
@@ -48,7 +49,7 @@ class Entry:
     size: int  # bytes of key and value as far as known; the table adds its own
     quiet: float = (
         -math.inf
-    )  # monotonic seconds until which a hit may be answered at once; -inf: left the table
+    )  # monotonic seconds until which a hit is answered at once; -inf: not in the table
     visited: bool = False  # a hit sets it; nothing else is needed
     deadline: float = math.inf
     created: float = 0.0
@@ -159,7 +160,7 @@ class Entries:
         return iter(list(self._table))
 
     def put(self, entry: Entry) -> bool:
-        """Keep an entry that is in no table; whether it was kept. Amortised O(1).
+        """Keep an entry that is in no table; whether it was kept. O(1) for every entry that leaves.
 
         What was under its key leaves; the new entry takes its place. One that is larger than the bound is not
         kept.
@@ -179,8 +180,9 @@ class Entries:
             queue = main if hash(entry.key) in self._ghost and self._returns(entry) else small
         queue.append(entry)
         table[entry.key] = entry
+        spared = 0
         while len(table) > self._max_entries or small.bytes + main.bytes > self._max_bytes:
-            self._make_room(entry)
+            spared = 0 if self._make_room(entry, spared < MOST_SPARED) else spared + 1
         return True
 
     def pop(self, key: str) -> Entry | None:
@@ -237,26 +239,27 @@ class Entries:
         self._main.turn()
         return True
 
-    def _make_room(self, newcomer: Entry) -> None:
-        """One step: an entry leaves, or moves on. The newcomer itself is not what leaves."""
+    def _make_room(self, newcomer: Entry, sparing: bool) -> bool:
+        """One step: an entry leaves, or moves on if it was asked for; whether one left. Never the newcomer."""
         small, main = self._small, self._main
         oldest = small.end.newer
         over = small.count > small.most_entries or small.bytes > small.most_bytes
         if small.count and oldest is not newcomer and (over or main.count <= (newcomer.queue == MAIN)):
             small.remove(oldest)
-            if oldest.visited:
+            if oldest.visited and sparing:
                 oldest.visited = False
                 main.append(oldest)
-                return
+                return False
             self._remember(oldest.key)
         else:
             oldest = main.end.newer
             if oldest is newcomer:
                 main.turn()
-                return
-            if self._gets_another_chance(oldest):
-                return
+                return False
+            if sparing and self._gets_another_chance(oldest):
+                return False
             main.remove(oldest)
         del self._table[oldest.key]
         oldest.quiet = -math.inf
         self.evictions += 1
+        return True

@@ -8,8 +8,8 @@ replayed: others may have written newer values), the memory is emptied, and call
 So that nothing is written in between, writes wait for the last such deletion, one round trip; then the last
 look at the remembered keys, the emptying and the switch happen without an await.
 
-Remembered keys are bounded. Beyond the bound the whole namespace is cleared on recovery. What was remembered
-by a process that dies meanwhile is left to the TTLs.
+Remembered keys are bounded. Beyond the bound the whole namespace gets a new generation on recovery. What was
+remembered by a process that dies meanwhile is left to the TTLs.
 
 Only StoreUnavailable begins an outage. A server that answers with an error is there: its errors are raised. So
 is PoolExhausted, which says that this process keeps all connections busy.
@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from aioinfra.backoff import RECONNECT
 from aioinfra.cache.memory_store import MemoryStore
@@ -61,6 +61,18 @@ class FallbackOptions:
         check_number("ttl", self.ttl, 0.001, 86_400 * 366)
 
 
+class Rejoin(Protocol):
+    """Knows what of a namespace counts. Called on the way back to the server, which may fail again."""
+
+    async def renew(self, store: Store) -> None:
+        """Nothing that was stored so far counts any more; one write."""
+        ...
+
+    async def rejoin(self, store: Store) -> None:
+        """Learn what others have decided meanwhile, and end what is being made by what was known before."""
+        ...
+
+
 class FallbackStore:
     """See the module. Owns its probe task; `aclose` closes both stores.
 
@@ -68,6 +80,7 @@ class FallbackStore:
         primary: the server's store.
         memory: what answers during an outage; empty, and nobody else's.
         namespace: the glob of all keys of this cache.
+        rejoin: ends the whole namespace where it is too much to delete; None clears it key by key.
     """
 
     def __init__(
@@ -77,9 +90,12 @@ class FallbackStore:
         namespace: str,
         options: FallbackOptions = FallbackOptions(),
         *,
+        rejoin: Rejoin | None = None,
         observer: CacheObserver | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._rejoin = rejoin
+        self._changes = 0  # of where answers come from
         self._primary = primary
         self._memory = memory
         self._namespace = namespace
@@ -99,6 +115,11 @@ class FallbackStore:
         """Calls answered from memory so far."""
         self.full: str | None = None
         """Why memory keeps what is written: the server is there, and takes no more."""
+
+    @property
+    def era(self) -> int | None:
+        """See `Store.era`."""
+        return self._changes if self.outage is None and self.full is None else None
 
     # Reads
 
@@ -132,12 +153,23 @@ class FallbackStore:
     async def set(self, key: str, value: bytes, ttl: float | None) -> None:
         await self._write("set", lambda store, ttl: store.set(key, value, ttl), ttl, keys=(key,))
 
+    async def add(self, key: str, value: bytes, ttl: float | None) -> bytes:
+        held: list[bytes] = []
+
+        async def call(store: Store, ttl: float | None) -> int:
+            held.append(await store.add(key, value, ttl))
+            return 1
+
+        await self._write("add", call, ttl, keys=(key,))
+        return held[-1]
+
     async def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
         keys = [key for key, _ in items]
         await self._write("mset", lambda store, ttl: store.set_many(items, ttl), ttl, keys=keys)
 
-    async def delete(self, keys: Sequence[str]) -> int:
-        removed = await self._write("delete", lambda store, _: store.delete(keys), keys=keys)
+    async def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> int:
+        # What is not counted is not remembered either: leases, which the way back ends together.
+        removed = await self._write("delete", lambda store, _: store.delete(keys, uncounted), keys=keys)
         if self.full is not None and self.outage is None:
             removed += await self._memory.delete(keys)
         return min(removed, len(keys))
@@ -216,6 +248,7 @@ class FallbackStore:
         """The server is full: memory takes the values, for a short time."""
         if self.full is None:
             self.full = str(error)
+            self._changes += 1
             _log.warning("the cache server is full, memory keeps what is written: %s", error)
         try:
             await self._primary.delete(keys)  # older values would be read as if they were current
@@ -233,6 +266,7 @@ class FallbackStore:
     def _not_full(self) -> None:
         """The server takes values again. Its answers are all that counts."""
         self.full = None
+        self._changes += 1
         self._memory.local.clear()
         _log.info("the cache server takes values again")
 
@@ -257,6 +291,7 @@ class FallbackStore:
         if self.outage is None:
             self.outage = Outage(self._clock.monotonic(), str(error))
             self.outages += 1
+            self._changes += 1
             self._healthy.clear()
             _log.warning("the cache server is unavailable, memory answers: %s", error)
             # A context of its own: the recovery belongs to nobody's request.
@@ -284,6 +319,8 @@ class FallbackStore:
         self._gate = gate = asyncio.Event()
         try:
             await self._delete_some(outage)
+            if self._rejoin is not None:
+                await self._rejoin.rejoin(self._primary)
             # A write that began before the outage may have failed just now, and so been remembered.
             if not outage.pending:
                 self._end(outage)
@@ -298,7 +335,9 @@ class FallbackStore:
         keys = list(islice(outage.keys, _KEYS_A_STEP))
         outage.keys.difference_update(keys)
         try:
-            for pattern in [self._namespace] if everything else patterns:
+            if everything and self._rejoin is not None:
+                await self._rejoin.renew(self._primary)
+            for pattern in [self._namespace] if everything and self._rejoin is None else patterns:
                 await self._primary.clear(pattern)
             await self._primary.delete(keys)
         except BaseException:
@@ -309,6 +348,7 @@ class FallbackStore:
     def _end(self, outage: Outage) -> None:
         """Back to the server. No await from the last look at the outage to here."""
         self.outage = self.full = None
+        self._changes += 1
         self._memory.local.clear()
         self._healthy.set()
         _log.info("the cache server answers again after %.3f s", self._clock.monotonic() - outage.started)

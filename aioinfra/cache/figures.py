@@ -25,6 +25,11 @@ class Figures:
         wrong_type: keys that held something else than bytes.
         store_errors: calls that raised because the store did.
         not_stored: loaded values that the store did not take.
+        late: loaded values that were not stored since their key was changed meanwhile.
+        outdated: stored values that did not count any more: one of their tags was invalidated.
+        stale: old values that were answered while, or since, a new one could not be had at once.
+        refreshes: loads behind readers, ahead of the end or after it.
+        lease_waits: times that a load waited for another process to make the value.
     """
 
     hits: int = 0
@@ -37,6 +42,11 @@ class Figures:
     wrong_type: int = 0
     store_errors: int = 0
     not_stored: int = 0
+    late: int = 0
+    outdated: int = 0
+    stale: int = 0
+    refreshes: int = 0
+    lease_waits: int = 0
     observer: CacheObserver | None = None
     clock: Clock = field(default=SYSTEM_CLOCK)
 
@@ -88,4 +98,9 @@ class Figures:
             "wrong_type": self.wrong_type,
             "store_errors": self.store_errors,
             "not_stored": self.not_stored,
+            "late": self.late,
+            "outdated": self.outdated,
+            "stale": self.stale,
+            "refreshes": self.refreshes,
+            "lease_waits": self.lease_waits,
         }

@@ -16,8 +16,8 @@ Callers of one load share one object. Treat cached values as read-only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextvars import Context, ContextVar
 from typing import Any, Generic, TypeVar
 
 from aioinfra.errors import LifecycleError
@@ -28,13 +28,17 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """One load under way."""
 
-    __slots__ = ("awaited", "current", "key", "owner", "task")
+    __slots__ = ("awaited", "current", "for_readers", "key", "nested", "owner", "task")
 
     def __init__(self, owner: Flights, key: str) -> None:
         self.owner = owner
         self.key = key
         self.awaited: list[Flight[Any]] = []
         """The flights that its loader waits for now; one several times when several of its tasks wait."""
+        self.nested = bool(_inside.get())
+        """Whether it is for a loader of another value."""
+        self.for_readers = True
+        """Whether readers wait for it: there is no older value for them."""
         self.current = True
         """Whether the value that comes out is still wanted by the cache."""
         self.task: asyncio.Task[T]
@@ -71,6 +75,26 @@ class Flights:
 
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
+
+    def is_awaited(self, key: str) -> bool:
+        """Whether a load of the key is under way that readers wait for."""
+        flight = self._by_key.get(key)
+        return flight is not None and flight.for_readers
+
+    def begin(self, key: str, load: Callable[[Flight[T]], Awaitable[T]], *, awaited: bool) -> None:
+        """Start a flight that nobody waits for yet; there must be none for the key."""
+        self._start(key, load).for_readers = awaited
+
+    def detach(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something to its end beside its caller; `aclose` cancels it. Its error is dropped."""
+        task = asyncio.create_task(work, name="aioinfra-cache-work", context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._detached)
+
+    def _detached(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def run(self, key: str, load: Callable[[Flight[T]], Awaitable[T]]) -> T:
         """The value of the flight under way for ``key``, else of a new one that runs ``load``.

@@ -16,7 +16,7 @@ decoration. Nothing in a key depends on the process: no hash(), no address.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -114,6 +114,15 @@ class KeyPlan:
         if len(text) > _READABLE or not text.isascii():
             return digest(text)
         return text
+
+    def bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by parameter, defaults filled in. Raises TypeError as the call would."""
+        return dict(zip(self._names, self._bind(args, kwargs), strict=True))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters."""
+        return self._names
 
     def _joined(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], plain: frozenset[type]) -> str:
         """The texts of all arguments; by their repr for types that are ``plain``."""

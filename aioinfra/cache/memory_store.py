@@ -16,6 +16,7 @@ class MemoryStore:
     """A Store over a bounded `LocalCache`. It never fails; what does not fit is evicted."""
 
     __slots__ = ("local",)
+    era = 0
 
     def __init__(self, local: LocalCache[bytes]) -> None:
         self.local = local
@@ -29,11 +30,19 @@ class MemoryStore:
     async def set(self, key: str, value: bytes, ttl: float | None) -> None:
         self.local.put(key, value, len(value), ttl)
 
+    async def add(self, key: str, value: bytes, ttl: float | None) -> bytes:
+        held = self.local.get(key)
+        if held is None:
+            self.local.put(key, value, len(value), ttl)
+        return value if held is None else held
+
     async def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
         for key, value in items:
             self.local.put(key, value, len(value), ttl)
 
-    async def delete(self, keys: Sequence[str]) -> int:
+    async def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> int:
+        for key in uncounted:
+            self.local.pop(key)
         return sum(map(self.local.pop, keys))
 
     async def exists(self, key: str) -> bool:

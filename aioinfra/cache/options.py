@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from aioinfra.cache.redis_store import RedisStoreOptions
-from aioinfra.codec.bounds import check_whole
+from aioinfra.codec.bounds import check_number, check_whole
 from aioinfra.codec.codec import Codec
 from aioinfra.codec.envelope import EnvelopeOptions
 from aioinfra.codec.json import JsonCodec
@@ -21,6 +21,28 @@ Serialization = Literal["json", "pickle", "msgpack"]
 
 
 @dataclass(frozen=True, slots=True)
+class NearOptions:
+    """L1: decoded values in this process.
+
+    Attributes:
+        enabled: False asks the server for every read.
+        max_bytes: most bytes of values, by estimate, beside the cache's most entries.
+        max_staleness: seconds. No hit is answered when the server has not confirmed for so long that nothing was
+            missed.
+        copy_on_read: every reader gets an object of its own, decoded anew; else readers share one object.
+    """
+
+    enabled: bool = True
+    max_bytes: int = 64 << 20
+    max_staleness: float = 2.0
+    copy_on_read: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("max_bytes", self.max_bytes, 0, 1 << 50)
+        check_number("max_staleness", self.max_staleness, 0.05, 3600)
+
+
+@dataclass(frozen=True, slots=True)
 class CacheOptions:
     """The rarely changed settings of a cache.
 
@@ -31,6 +53,9 @@ class CacheOptions:
         fallback: whether memory answers while the server is unavailable; False raises StoreUnavailable.
         max_remembered: keys remembered during an outage to be deleted after it; beyond, the namespace is
             cleared.
+        near: L1.
+        lease: seconds that a process which died while it made a value keeps the others waiting; None lets each
+            process make values for itself.
     """
 
     memory_bytes: int = 64 << 20
@@ -38,8 +63,12 @@ class CacheOptions:
     redis: RedisStoreOptions = field(default_factory=RedisStoreOptions)
     fallback: bool = True
     max_remembered: int = 100_000
+    near: NearOptions = field(default_factory=NearOptions)
+    lease: float | None = 5.0
 
     def __post_init__(self) -> None:
+        if self.lease is not None:
+            check_number("lease", self.lease, 0.1, 3600)
         check_whole("memory_bytes", self.memory_bytes, 0, 1 << 50)
 
 
@@ -59,8 +88,11 @@ class CacheHealth:
         outage_seconds: since the server was lost.
         reason: why it is not healthy; holds no values.
         remembered_keys: to be deleted when the server is back.
-        entries: in memory.
+        entries: of the memory that answers in an outage.
         pool: the connections.
+        l1: the state of L1: "off"; "on" in memory mode; else of what vouches for it: "up", or "down", "arming",
+            "stale", "refused" while every read goes to the server.
+        l1_entries: values in L1.
     """
 
     status: Literal["healthy", "degraded", "unhealthy"]
@@ -72,6 +104,8 @@ class CacheHealth:
     remembered_keys: int = 0
     entries: int = 0
     pool: PoolFigures | None = None
+    l1: str = "off"
+    l1_entries: int = 0
 
     def as_dict(self) -> Mapping[str, Any]:
         """For a JSON answer."""

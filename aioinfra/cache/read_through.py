@@ -1,8 +1,12 @@
-"""Reading through the cache: the stored value, else the loader's, loaded once for all who wait.
+"""Reading through the cache: L1, the stored value, else the loader's, loaded once for all who wait.
 
-    the key is being loaded      join that flight
-    store.get: found             open the envelope and return, or raise the failure that was stored
-    store.get: not found         start a flight: loader -> seal -> store.set, unless it was invalidated meanwhile
+    near.get: there                         answer; nothing is awaited
+    the key is being loaded                 join that flight
+    store.get: found, and it counts         open it; judge its freshness; put it into L1
+      fresh                                 answer
+      to be refreshed ahead, or stale       answer, and a flight behind it makes the value anew
+      stale if error                        a flight; the old value when it fails or is late
+    otherwise                               a flight: see `cache.loading`
 
 An error of the store is raised to the caller of a read (there is no fallback, or it is no outage). An error
 of storing what was loaded is counted and the value returned: the caller asked for the value.
@@ -10,70 +14,110 @@ of storing what was loaded is counted and the value returned: the caller asked f
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
 
+from aioinfra.cache.entries import Entry
 from aioinfra.cache.figures import Figures
-from aioinfra.cache.flight import Flight, Flights
-from aioinfra.cache.kind import Kind, class_name
-from aioinfra.cache.store import MISS, Store
-from aioinfra.clock import Clock
-from aioinfra.codec.envelope import StoredFailureError
-from aioinfra.codec.layout import Stamp
-from aioinfra.errors import (
-    DecodeError,
-    EncodeError,
-    InvalidArgument,
-    Overloaded,
-    StoreError,
-    StoreFull,
-    WrongType,
-)
+from aioinfra.cache.flight import Flights
+from aioinfra.cache.freshness import Verdict
+from aioinfra.cache.kind import Kind
+from aioinfra.cache.lease import ANYTHING
+from aioinfra.cache.loading import NOTHING, Found, Layers, Load, Loading, StillOldError, Wanted
+from aioinfra.cache.near import Near, sized
+from aioinfra.cache.store import MISS
+from aioinfra.codec.envelope import OutdatedError, StoredFailureError
+from aioinfra.codec.layout import is_plain, read_header, read_tags, read_times
+from aioinfra.errors import DecodeError, StoreError, StoreFull, StoreUnavailable, WrongType
 
-Load = Callable[[], Awaitable[Any]]
+_MARK: Final = slice(8, 24)
 
 
 class ReadThrough:
     """Reads, loads and writes single values of one open cache. Owns its flights."""
 
-    def __init__(self, store: Store, figures: Figures, clock: Clock) -> None:
-        self.store = store
-        self._figures = figures
-        self._clock = clock
-        self._now = clock.monotonic
+    def __init__(self, layers: Layers, figures: Figures) -> None:
+        self.layers = layers
+        self.store = layers.store
+        self.near: Near | None = layers.near
+        self._copies = layers.copies
         self.flights = Flights()
+        self._figures = figures
+        self._now = layers.clock.monotonic
+        self._loading = Loading(layers, figures)
 
-    async def get(self, key: str, kind: Kind) -> Any:
-        """The stored value, or MISS. One round trip, shared with whoever reads at the same time.
+    # Reading
+
+    async def get(self, key: str, kind: Kind, *, strong: bool = False) -> Any:
+        """The value that counts, or MISS. No round trip from L1, else one, shared with whoever reads then.
 
         Raises:
             StoreError: the store could not answer.
             Exception: one of ``kind.errors``, stored by an earlier load.
         """
-        figures = self._figures
+        figures, near = self._figures, self.near
         started = self._now() if figures.observer is not None else 0.0
-        try:
-            data = await self.store.get(key)
-        except WrongType:
-            figures.wrong_type += 1
-            data = None
-        except StoreError:
-            figures.done("get", "error", started)
-            raise
-        try:
-            value = MISS if data is None else self.opened(data, kind)
-        except kind.errors:
-            figures.hits += 1
-            figures.read_one(hit=True, started=started)
-            raise
-        if value is MISS:
-            figures.misses += 1
+        entry = near.get(key, kind.envelope) if near is not None and not strong else None
+        if entry is not None and near is not None:
+            near.hits += 1
         else:
+            try:
+                entry = (await self.find(key, kind, strong=strong)).entry
+            except kind.errors:
+                figures.hits += 1
+                figures.read_one(hit=True, started=started)
+                raise
+            except StoreError:
+                figures.done("get", "error", started)
+                raise
+        hit = entry is not None and self.counts(entry)
+        if hit:
             figures.hits += 1
+        else:
+            figures.misses += 1
         if figures.observer is not None:
-            figures.read_one(hit=value is not MISS, started=started)
-        return value
+            figures.read_one(hit=hit, started=started)
+        return self.value(cast("Entry", entry), kind) if hit else MISS
+
+    def value(self, entry: Entry, kind: Kind) -> Any:
+        """What a reader gets: the shared object, or a copy of its own."""
+        return entry.value if entry.payload is None else kind.envelope.open(entry.payload)
+
+    def counts(self, entry: Entry) -> bool:
+        """Whether a value that may be kept beyond its life is within it."""
+        return entry.fresh_until is math.inf or entry.fresh_until > self._now()
+
+    async def find(self, key: str, kind: Kind, *, strong: bool = False) -> Found:
+        """What the store has under a key, put into L1 on the way; one that is stale is found, too.
+
+        Raises:
+            StoreError: the store could not answer.
+            Exception: one of ``kind.errors``, stored by an earlier load.
+        """
+        near = self.near
+        fill = near.begin(key) if near is not None and not strong else None
+        try:
+            try:
+                data = await self.store.get(key)
+            except WrongType:
+                self._figures.wrong_type += 1
+                return NOTHING
+            if data is None:
+                return NOTHING
+            value = self.opened(data, kind)
+            if value is MISS or not await self.tags_hold(data, strong=strong):
+                return Found(None, data[_MARK])
+            entry = self.entry(key, value, data, kind)
+            if fill is not None and near is not None:
+                near.put(key, fill, entry, entry.tags)
+            return Found(entry, entry.mark)
+        finally:
+            if fill is not None and near is not None:
+                near.drop(key, fill)
 
     def opened(self, data: bytes, kind: Kind) -> Any:
         """The value in stored bytes; MISS, counted, when they cannot be read. Raises a stored failure."""
@@ -84,35 +128,214 @@ class ReadThrough:
             if error is None:
                 return MISS
             raise error from None
+        except OutdatedError:
+            return MISS
         except DecodeError:
             self._figures.undecodable += 1
             return MISS
 
-    async def get_or_load(self, key: str, load: Load, kind: Kind) -> Any:
+    async def exists(self, key: str) -> bool:
+        """Whether anything is under a key, readable or not, but for what was cleared or has had its time."""
+        try:
+            data = await self.store.get(key)
+        except WrongType:
+            return True
+        if data is None:
+            return False
+        try:
+            header = read_header(data)
+        except DecodeError:
+            return True
+        if header.generation != self.layers.generation.value:
+            return False
+        over = header.expires and header.expires <= self.layers.epoch.now() and not is_plain(data)
+        return not over and await self.tags_hold(data)
+
+    async def tags_hold(self, data: bytes, *, strong: bool = False) -> bool:
+        """Whether the tags of sealed bytes still stand."""
+        if is_plain(data):
+            return True
+        try:
+            read_header(data)
+            tags = read_tags(data)
+        except DecodeError:
+            self._figures.undecodable += 1
+            return False
+        if not tags or await self.layers.tags.hold(tags, strong=strong):
+            return True
+        self._figures.outdated += 1
+        return False
+
+    def entry(self, key: str, value: Any, data: bytes, kind: Kind) -> Entry:
+        """What L1 keeps of opened bytes."""
+        _, expires, took = read_times(data)
+        now = self._now()
+        plain = is_plain(data)
+        fresh_until = math.inf if expires == 0.0 else now + expires - self.layers.epoch.now()
+        freshness = kind.freshness
+        return Entry(
+            key,
+            value,
+            sized(value, len(data)),
+            quiet=freshness.quiet_until(fresh_until, took, kind.ttl, now),
+            deadline=fresh_until + (0.0 if plain else freshness.extra),
+            # The server's expiry is what counts where nothing is kept beyond it.
+            fresh_until=math.inf if plain and freshness.is_plain else fresh_until,
+            compute_time=took,
+            tags=() if plain else read_tags(data),
+            owner=kind.envelope,
+            mark=data[_MARK],
+            payload=data if self._copies else None,
+        )
+
+    # Reading, else loading
+
+    async def get_or_load(
+        self, key: str, load: Load, kind: Kind, tags: Sequence[str] = (), *, strong: bool = False
+    ) -> Any:
         """The stored value, else the value of ``load``.
 
         Raises:
             StoreError: the store could not be read.
             EncodeError: the loaded value cannot be stored.
             InvalidArgument: ``load`` is no async function.
+            LoadTimeout: beyond the hard timeout.
             Exception: what ``load`` raised.
         """
-        flights = self.flights
-        if key not in flights:
-            landed = flights.landed
-            value = await self.get(key, kind)
-            if value is not MISS:
-                return value
-            if flights.landed != landed:
-                return await flights.run(key, lambda flight: self._look_again(flight, key, load, kind))
-        return await flights.run(key, lambda flight: self._load(flight, key, load, kind))
+        near, figures = self.near, self._figures
+        entry = near.get(key, kind.envelope) if near is not None and not strong else None
+        if entry is not None and near is not None:
+            near.hits += 1
+            figures.hits += 1
+            if self._now() < entry.quiet:
+                return self.value(entry, kind)
+            found = Found(entry, entry.mark)
+        elif self.flights.is_awaited(key):
+            return await self._fly(Wanted(key, load, kind, self._looker(key, kind), tags))
+        else:
+            landed = self.flights.landed
+            found = await self._found(key, kind, strong=strong)
+            if found.entry is None and self.flights.landed != landed:
+                found = await self._found(key, kind, strong=strong)  # it may have been stored meanwhile
+        wanted = Wanted(key, load, kind, self._looker(key, kind), tags, found.mark)
+        return await self._fly(wanted) if found.entry is None else await self._judged(found.entry, wanted)
 
-    async def refresh(self, key: str, load: Load, kind: Kind) -> Any:
+    async def _found(self, key: str, kind: Kind, *, strong: bool) -> Found:
+        """`find`, counted and reported."""
+        figures = self._figures
+        started = self._now() if figures.observer is not None else 0.0
+        try:
+            found = await self.find(key, kind, strong=strong)
+        except kind.errors:
+            figures.hits += 1
+            figures.read_one(hit=True, started=started)
+            raise
+        except StoreError:
+            figures.done("get", "error", started)
+            raise
+        hit = found.entry is not None
+        figures.hits += hit
+        figures.misses += not hit
+        if figures.observer is not None:
+            figures.read_one(hit=hit, started=started)
+        return found
+
+    async def _judged(self, entry: Entry, wanted: Wanted) -> Any:
+        """An entry as its freshness has it."""
+        freshness = wanted.kind.freshness
+        verdict = freshness.judge(entry.fresh_until, entry.compute_time, self._now(), random.random)
+        if verdict is Verdict.FRESH:
+            if freshness.sliding:
+                self._slide(entry, wanted.kind)
+            return self.value(entry, wanted.kind)
+        if verdict is Verdict.AHEAD or verdict is Verdict.REVALIDATE:
+            self._figures.stale += verdict is Verdict.REVALIDATE
+            self._load_behind(wanted)
+            return self.value(entry, wanted.kind)
+        if verdict is Verdict.IF_ERROR:
+            return await self._unless_error(entry, wanted)
+        return await self._fly(wanted)
+
+    def _load_behind(self, wanted: Wanted) -> None:
+        """Make the value anew while its readers go on; once at a time, and not soon after a failure."""
+        if wanted.key not in self.flights and not self._loading.failures.recent(wanted.key):
+            self._figures.refreshes += 1
+            behind = _with_stale(wanted)
+            self.flights.begin(wanted.key, lambda flight: self._loading.fly(flight, behind), awaited=False)
+
+    async def _unless_error(self, entry: Entry, wanted: Wanted) -> Any:
+        """The new value; the old one when that fails or takes too long."""
+        old = self.value(entry, wanted.kind)
+        if self._loading.failures.recent(wanted.key):
+            self._figures.stale += 1
+            return old
+        try:
+            async with asyncio.timeout(wanted.kind.freshness.soft_timeout):
+                return await self._fly(_with_stale(wanted))
+        except wanted.kind.errors:
+            raise
+        except Exception:  # noqa: BLE001, S110 - this is what stale_if_error is for; a failed load is counted
+            pass
+        self._figures.stale += 1
+        return old
+
+    def _slide(self, entry: Entry, kind: Kind) -> None:
+        """Begin the ttl anew, at most once per half of it."""
+        if kind.ttl is not None and entry.fresh_until - self._now() < kind.ttl / 2:
+            slide = self.layers.slide
+            if slide is not None:
+                entry.fresh_until = self._now() + kind.ttl
+                entry.quiet = entry.deadline = entry.fresh_until - kind.ttl / 2
+                self.flights.detach(slide(entry.key, kind.ttl))
+
+    async def _fly(self, wanted: Wanted) -> Any:
+        while True:
+            try:
+                return await self.flights.run(wanted.key, lambda flight: self._loading.fly(flight, wanted))
+            except StillOldError:
+                if wanted.stale:
+                    raise  # else this was the flight of a reader with an older value at hand: one more of ours
+
+    def _looker(self, key: str, kind: Kind) -> Any:
+        return lambda: self.find(key, kind)
+
+    async def refresh(self, key: str, load: Load, kind: Kind, tags: Sequence[str] = ()) -> Any:
         """Load anew whatever is stored, in a flight of its own; raises as `get_or_load`."""
         self.flights.forget(key)
-        return await self.flights.run(key, lambda flight: self._load(flight, key, load, kind))
+        return await self._fly(Wanted(key, load, kind, self._looker(key, kind), tags, ANYTHING))
 
-    async def set(self, key: str, value: Any, kind: Kind, compute_time: float = 0.0) -> None:
+    # Writing
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove keys; how many were there. What is being made for them, here or elsewhere, is not stored."""
+        near, leases = self.near, self.layers.leases
+        for key in keys:
+            self.flights.forget(key)
+        if near is not None:
+            near.changed(keys)
+        try:
+            uncounted = [] if leases is None else [leases.lease_key(key) for key in keys]
+            return await self.store.delete(keys, uncounted)
+        finally:
+            if near is not None:
+                near.changed(keys)
+
+    async def clear(self, pattern: str) -> int:
+        """Remove every key that matches a glob; how many."""
+        near, leases = self.near, self.layers.leases
+        self.flights.forget_all()
+        if leases is not None and self.store.era is not None:
+            with contextlib.suppress(StoreUnavailable, StoreFull):  # then the way back does it
+                await leases.void_all()
+        if near is not None:
+            near.cleared(pattern)
+        try:
+            return await self.store.clear(pattern)
+        finally:
+            if near is not None:
+                near.cleared(pattern)
+
+    async def set(self, key: str, value: Any, kind: Kind, tags: Sequence[str] = ()) -> None:
         """Seal and store.
 
         Raises:
@@ -120,64 +343,44 @@ class ReadThrough:
             StoreFull: the server takes no more; an older value under the key is gone too.
             StoreError: otherwise not stored, or perhaps.
         """
-        data = self.sealed(value, kind, compute_time)
-        await self._put(key, data, kind.ttl if value is not None else kind.none_ttl)
+        data, keep_for = self.sealed(value, kind)
+        if tags:
+            tokens = await self.layers.tags.ensure(tags, kind.longest)
+            stamp = kind.stamp(value, self.layers.epoch.now(), tags=tokens)
+            data = kind.envelope.seal(value, stamp)
+        await self._loading.put(key, data, keep_for)
 
-    async def _put(self, key: str, data: bytes, ttl: float | None) -> None:
+    async def set_many(self, values: Mapping[str, Any], kind: Kind) -> None:
+        """`set` for several, pipelined; not atomic. Raises as `set`."""
+        near = self.near
+        sealed = [(key, *self.sealed(value, kind)) for key, value in values.items()]
+        for key in values:
+            self.flights.forget(key)
+        if near is not None:
+            near.changed(values)
         try:
-            await self.store.set(key, data, ttl)
-        except StoreFull:
-            await self.store.delete([key])  # the older value would live on as if it were current
-            raise
-        self._figures.sets += 1
+            for life, items in _by_life(sealed).items():
+                await self.store.set_many(items, life)
+        finally:
+            if near is not None:
+                near.changed(values)
+        self._figures.sets += len(sealed)
 
-    def sealed(self, value: Any, kind: Kind, compute_time: float = 0.0) -> bytes:
-        """The stored form of a value, created now. Raises EncodeError."""
-        ttl = kind.ttl if value is not None else kind.none_ttl
-        now = self._clock.time()
-        return kind.envelope.seal(value, Stamp(now, 0.0 if ttl is None else now + ttl, compute_time))
-
-    async def _look_again(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
-        """Another flight ended while this reader waited for its answer: it may have stored the value."""
-        value = await self.get(key, kind)
-        return value if value is not MISS else await self._load(flight, key, load, kind)
-
-    async def _load(self, flight: Flight[Any], key: str, load: Load, kind: Kind) -> Any:
-        figures = self._figures
-        started = self._now()
-        figures.loads += 1
-        try:
-            value = await _begun(load)
-        except BaseException as error:
-            figures.load_errors += 1
-            figures.done("load", "error", started)
-            if isinstance(error, kind.errors) and flight.current:
-                await self._remember(key, error, kind)
-            raise
-        figures.done("load", "ok", started)
-        if flight.current:
-            try:
-                await self.set(key, value, kind, self._now() - started)
-            except (StoreError, Overloaded):
-                figures.not_stored += 1
-        return value
-
-    async def _remember(self, key: str, error: Exception, kind: Kind) -> None:
-        """Store a failure; one whose arguments are not plain JSON is only counted."""
-        now = self._clock.time()
-        ttl = kind.error_ttl
-        try:
-            expires = 0.0 if ttl is None else now + ttl
-            data = kind.envelope.seal_failure(class_name(type(error)), error.args, Stamp(now, expires))
-            await self._put(key, data, ttl)
-        except (EncodeError, StoreError, Overloaded):
-            self._figures.not_stored += 1
+    def sealed(self, value: Any, kind: Kind) -> tuple[bytes, float | None]:
+        """The stored form of a value, created now, and how long it is kept. Raises EncodeError."""
+        stamp = kind.stamp(value, self.layers.epoch.now())
+        return kind.envelope.seal(value, stamp), kind.keep_for(stamp)
 
 
-def _begun(load: Load) -> Awaitable[Any]:
-    if not callable(load):
-        raise InvalidArgument("load", f"must be an async function, not {type(load).__name__}")
-    loading: object = load()
-    if not inspect.isawaitable(loading):
-        raise InvalidArgument("load", "must be an async function: what it gave cannot be awaited")
-    return loading
+def _with_stale(wanted: Wanted) -> Wanted:
+    return Wanted(wanted.key, wanted.load, wanted.kind, wanted.find, wanted.tags, wanted.mark, stale=True)
+
+
+def _by_life(
+    sealed: Iterable[tuple[str, bytes, float | None]],
+) -> dict[float | None, list[tuple[str, bytes]]]:
+    """Together what lives equally long."""
+    groups: dict[float | None, list[tuple[str, bytes]]] = {}
+    for key, data, life in sealed:
+        groups.setdefault(life, []).append((key, data))
+    return groups

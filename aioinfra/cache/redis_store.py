@@ -60,6 +60,7 @@ class RedisStore:
     in a lane waits for the batch before it, which ends in time or ends all: see `Batcher`.
     """
 
+    era = 0
     __slots__ = ("_budget", "_bulk", "_client", "_gets", "_limits", "_typical", "_writes")
 
     def __init__(self, client: RedisClient, options: RedisStoreOptions = RedisStoreOptions()) -> None:
@@ -91,6 +92,12 @@ class RedisStore:
     def set(self, key: str, value: bytes, ttl: float | None) -> Awaitable[None]:
         return self._writes.submit(Write((_set(key, value, ttl),), len(key) + len(value)))
 
+    async def add(self, key: str, value: bytes, ttl: float | None) -> bytes:
+        put = _set(key, value, ttl)
+        write = Write((("SET", key, value, "NX", *put[3:]), ("GET", key)), len(key) * 2 + len(value))
+        held: bytes | None = await self._writes.submit(write)
+        return value if held is None else held  # expired in between
+
     async def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
         limits = self._limits
         chunks = chunked(
@@ -112,7 +119,16 @@ class RedisStore:
                 ]
             )
 
-    async def delete(self, keys: Sequence[str]) -> int:
+    async def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> int:
+        if uncounted and len(keys) + len(uncounted) <= _KEYS_A_COMMAND:  # both in one pipeline
+            size = sum(map(len, keys)) + sum(map(len, uncounted))
+            removed: int = await self._writes.submit(Write((("UNLINK", *uncounted), ("UNLINK", *keys)), size))
+            return removed
+        if uncounted:
+            await self._unlink(uncounted)
+        return await self._unlink(keys)
+
+    async def _unlink(self, keys: Sequence[str]) -> int:
         removed = 0
         for group in grouped(self._chunks(keys, _KEYS_A_COMMAND), _CHUNKS_AT_ONCE):
             writes = [Write((("UNLINK", *chunk),), sum(map(len, chunk))) for chunk in group]

@@ -53,6 +53,14 @@ class Store(Protocol):
     may hand out a future without a coroutine around it.
     """
 
+    @property
+    def era(self) -> int | None:
+        """A number that stays the same as long as answers come from one place that all processes look at.
+
+        None while they do not: memory answers for a server.
+        """
+        ...
+
     def get(self, key: str) -> Awaitable[bytes | None]:
         """The bytes under a key, None when there are none. WrongType when it holds something else."""
         ...
@@ -65,12 +73,16 @@ class Store(Protocol):
         """Put bytes under a key, whatever it held."""
         ...
 
+    def add(self, key: str, value: bytes, ttl: float | None) -> Awaitable[bytes]:
+        """Put bytes under a key that is absent; the bytes that are under it then."""
+        ...
+
     def set_many(self, items: Sequence[tuple[str, bytes]], ttl: float | None) -> Awaitable[None]:
         """The same for several; not atomic: after an error some may be there."""
         ...
 
-    def delete(self, keys: Sequence[str]) -> Awaitable[int]:
-        """Remove keys; how many were there."""
+    def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> Awaitable[int]:
+        """Remove keys, and ``uncounted`` before them; how many of the former were there."""
         ...
 
     def exists(self, key: str) -> Awaitable[bool]:
@@ -94,11 +106,12 @@ class ClosedStore:
     """What stands in for a store before it is opened and after it is closed: every call raises."""
 
     __slots__ = ()
+    era = None
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise LifecycleError("the cache is not open: await initialize(), or use it in `async with cache:`")
 
-    get = get_many = set = set_many = delete = exists = clear = ping = _refuse
+    get = get_many = set = add = set_many = delete = exists = clear = ping = _refuse
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.kind import Kind
+from aioinfra.cache.loading import Layers
 from aioinfra.cache.local import LocalCache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.memory_store import MemoryStore
+from aioinfra.cache.names import Names
 from aioinfra.cache.read_through import ReadThrough
+from aioinfra.cache.tags import TagBook
 from aioinfra.clock import SYSTEM_CLOCK
 from aioinfra.codec.envelope import Envelope
 from aioinfra.codec.json import JsonCodec
@@ -61,9 +65,9 @@ class Faulty(MemoryStore):
         self._check("set")
         await super().set(key, value, ttl)
 
-    async def delete(self, keys: Sequence[str]) -> int:
+    async def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> int:
         self._check("delete")
-        return await super().delete(keys)
+        return await super().delete(keys, uncounted)
 
     async def clear(self, pattern: str) -> int:
         self._check("clear")
@@ -89,7 +93,9 @@ class Impatient:
 
 async def test_an_absence_that_arrives_after_another_load_has_ended_is_looked_at_again() -> None:
     store = Slow()
-    reads = ReadThrough(store, Figures(), SYSTEM_CLOCK)
+    generation = KIND.envelope.generation
+    tags = TagBook(store, Names("t:"), None)
+    reads = ReadThrough(Layers(store, Epoch(SYSTEM_CLOCK), SYSTEM_CLOCK, tags, generation), Figures())
     loads = 0
 
     async def load() -> int:
@@ -194,10 +200,10 @@ class Held(MemoryStore):
             await self.fail_set.wait()
         raise StoreUnavailable("down")
 
-    async def delete(self, keys: Sequence[str]) -> int:
+    async def delete(self, keys: Sequence[str], uncounted: Sequence[str] = ()) -> int:
         self.deleting.set()
         await self.end_delete.wait()
-        return await super().delete(keys)
+        return await super().delete(keys, uncounted)
 
 
 async def test_a_write_that_fails_in_the_last_step_of_the_recovery_is_remembered() -> None:

@@ -1,0 +1,60 @@
+"""The generation of a namespace: eight random bytes on the server that every value is sealed with.
+
+New bytes end every value of the namespace in one write. A generation that is lost (evicted, flushed) is made
+anew, so nothing can come back: the values of the old one are misses.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from aioinfra.cache.store import Store
+from aioinfra.codec.envelope import Generation
+from aioinfra.codec.layout import FIRST_GENERATION
+from aioinfra.errors import WrongType
+
+_BYTES = len(FIRST_GENERATION)
+
+
+class NamespaceGeneration:
+    """Keeps the envelopes' `Generation` equal to the server's.
+
+    Args:
+        key: where it is on the server.
+        current: shared with the envelopes.
+    """
+
+    __slots__ = ("_current", "_key")
+
+    def __init__(self, key: str, current: Generation) -> None:
+        self._key = key
+        self._current = current
+        current.value = secrets.token_bytes(_BYTES)  # until the server's is known nothing counts
+
+    async def load(self, store: Store) -> bool:
+        """Read it, made if there is none; whether it has changed. One round trip, three the first time.
+
+        Raises:
+            StoreError: not known now; what is sealed meanwhile may turn out to be a miss.
+        """
+        found = await self._read(store)
+        if found is None:
+            await store.set(self._key, secrets.token_bytes(_BYTES), None)
+            found = await self._read(store)  # of the last who made one at the same time
+        changed = found is not None and found != self._current.value
+        if found is not None:
+            self._current.value = found
+        return changed
+
+    async def renew(self, store: Store) -> None:
+        """End every value of the namespace. One write. Raises StoreError."""
+        value = secrets.token_bytes(_BYTES)
+        await store.set(self._key, value, None)
+        self._current.value = value
+
+    async def _read(self, store: Store) -> bytes | None:
+        try:
+            found = await store.get(self._key)
+        except WrongType:
+            return None
+        return found if found is not None and len(found) == _BYTES else None
