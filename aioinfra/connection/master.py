@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -46,7 +46,9 @@ class Severable(Protocol):
 
 
 class Master:
-    """The knowledge that all connections of one client share. Thread-safe, except for ``connections``.
+    """The knowledge that all connections of one client share.
+
+    Threads may ask and `accept`; ``connections``, ``on_vouch``, ``seek`` and `vouch` are the event loop's.
 
     Args:
         name: under which the Sentinels know the master.
@@ -57,6 +59,8 @@ class Master:
         switches: how often it has moved since.
         vouched_at: monotonic time as of which a Sentinel last confirmed ``place``.
         connections: of redis-py, on the event loop; to be dropped when the master moves.
+        on_vouch: called on the event loop when ``vouched_at`` may have advanced.
+        seek: asks for that now; None while no Sentinel announces.
     """
 
     def __init__(self, name: str, members: int) -> None:
@@ -65,6 +69,8 @@ class Master:
         self.switches = 0
         self.vouched_at = -math.inf
         self.connections: weakref.WeakSet[Severable] = weakref.WeakSet()
+        self.on_vouch: set[Callable[[], None]] = set()
+        self.seek: Callable[[], None] | None = None
         self._epoch = 0
         self._order = list(range(members))
         self._lock = threading.Lock()
@@ -100,6 +106,8 @@ class Master:
         """A Sentinel that announces every switch had announced none until this monotonic time."""
         with self._lock:
             self.vouched_at = max(self.vouched_at, at)
+        for told in list(self.on_vouch):
+            told()
 
     def question(self) -> list[tuple[str, ...]]:
         """What to ask a Sentinel; its answers are for `read_sighting`."""

@@ -12,8 +12,9 @@ whether it may have run once; the table in `aioinfra.connection.translate` says 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -74,6 +75,23 @@ class RedisClient:
     def vouched_at(self) -> float:
         """Monotonic time as of which the server was the right one: of a Sentinel's last word; else inf."""
         return math.inf if self._master is None else self._master.vouched_at
+
+    @contextlib.contextmanager
+    def vouching(self, told: Callable[[], None]) -> Iterator[None]:
+        """For the time of the block call ``told`` when ``vouched_at`` may have advanced."""
+        if self._master is None:
+            yield
+            return
+        self._master.on_vouch.add(told)
+        try:
+            yield
+        finally:
+            self._master.on_vouch.discard(told)
+
+    def seek_vouch(self) -> None:
+        """Have a Sentinel confirm the master now, not only at the next of its turns."""
+        if self._master is not None and self._master.seek is not None:
+            self._master.seek()
 
     @property
     def options(self) -> PoolOptions:

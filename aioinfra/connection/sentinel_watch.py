@@ -102,6 +102,7 @@ class MasterWatch:
             self._pinged_at, self._heard_at = None, SYSTEM_CLOCK.monotonic()
             self._sound, self._listening, self._refused = True, True, False
             self._hear_news()
+            self._master.seek = lambda: self._ping(wire)
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(self._follow(member))
                 await self._beat(wire)
@@ -113,17 +114,21 @@ class MasterWatch:
             return False
         finally:
             self._sound = self._listening = False
+            self._master.seek = None
             wire.abort()
         return True
 
     async def _beat(self, wire: PushWire) -> None:
         """PING until the connection ends or is silent."""
         while not wire.closed.done() and SYSTEM_CLOCK.monotonic() - self._heard_at <= _SILENCE:
-            if self._pinged_at is None:
-                self._pinged_at = SYSTEM_CLOCK.monotonic()
-                wire.send(("PING",))
+            self._ping(wire)
             self._opener.drop_moved()
             await asyncio.wait([wire.closed], timeout=_PING_INTERVAL)
+
+    def _ping(self, wire: PushWire) -> None:
+        if self._pinged_at is None:
+            self._pinged_at = SYSTEM_CLOCK.monotonic()
+            wire.send(("PING",))
 
     def _received(self, push: Any) -> None:
         self._heard_at = SYSTEM_CLOCK.monotonic()

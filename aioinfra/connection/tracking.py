@@ -142,6 +142,7 @@ class TrackingListener:
         self._running = False
         self._callback_failed = False
         self.confirmed_at: float = _NEVER
+        self._ponged_at = _NEVER  # when the last PING that was answered was sent
 
     @property
     def state(self) -> TrackingState:
@@ -161,11 +162,12 @@ class TrackingListener:
         self._running = True
         attempt = 0
         try:
-            while True:
-                attempt = 1 if await self._connect_once() else attempt + 1
-                refused = self._state is TrackingState.REFUSED
-                pause = self._options.refused_retry if refused else self._options.reconnect.delay(attempt)
-                await self._clock.sleep(pause)
+            with self._client.vouching(self._advance):
+                while True:
+                    attempt = 1 if await self._connect_once() else attempt + 1
+                    refused = self._state is TrackingState.REFUSED
+                    pause = self._options.refused_retry if refused else self._options.reconnect.delay(attempt)
+                    await self._clock.sleep(pause)
         finally:
             self._running = False
             self._down(TrackingState.DOWN)
@@ -230,7 +232,7 @@ class TrackingListener:
         await self._ask(wire, ("SUBSCRIBE", _CHANNEL))
         self._report(None)
         self._wire = wire
-        self.confirmed_at = since
+        self.confirmed_at = self._ponged_at = since
         self._state = TrackingState.UP
         self._up.set()
 
@@ -256,6 +258,7 @@ class TrackingListener:
         payload = str(self._probe_number).encode()
         self._probes.append(_Probe(payload, self._clock.monotonic(), answered))
         wire.send(("PING", payload))
+        self._client.seek_vouch()
 
     def _received(self, push: Any) -> None:
         match push:
@@ -271,8 +274,17 @@ class TrackingListener:
             probe.settle(False)
             self._wire.abort()
             return
-        self.confirmed_at = max(self.confirmed_at, min(probe.sent_at, self._client.vouched_at))
+        self._ponged_at = probe.sent_at
+        self._advance()
         probe.settle(True)
+
+    def _advance(self) -> None:
+        """A PONG counts as far as the server is known to have been the right one; both may come last."""
+        silent = (
+            self._rearms and self.state is TrackingState.STALE
+        )  # then this connection proves nothing more
+        if self._wire is not None and not silent:
+            self.confirmed_at = max(self.confirmed_at, min(self._ponged_at, self._client.vouched_at))
 
     def _report(self, keys: Sequence[bytes] | None) -> None:
         try:
