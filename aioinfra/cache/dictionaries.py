@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ from aioinfra.cache.names import Names
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number
 from aioinfra.codec.dictionaries import MOST_LIFE, MOST_SIZE, Dictionaries, Dictionary
+from aioinfra.codec.envelope import ZSTD_DICTIONARY
+from aioinfra.codec.layout import SIZE
+from aioinfra.codec.zstd import dictionary_of
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import (
     AioinfraError,
@@ -46,7 +49,10 @@ _MOST_ABSENT: Final = (
     1000  # ids remembered as absent; they come from stored bytes, so anybody may invent some
 )
 _MOST_VERSIONS: Final = 100
+_MOST_AT_ONCE: Final = 8  # dictionaries of one read; half of what is kept
 _ID_DIGITS: Final = 10
+_FRAME_HEADER: Final = 18  # bytes at most: RFC 8878, section 3.1.1
+_WITH_DICTIONARY: Final = bytes([ZSTD_DICTIONARY])
 _RETRY: Final = Backoff(tries=1_000_000_000, base=0.5, cap=60.0)
 
 Command = Sequence[str | bytes | int | float]
@@ -181,6 +187,17 @@ class CacheDictionaries:
                 found = self._checked(content)
                 if found is not None:
                     self._known.use(found)
+
+    async def provide(self, sealed: Iterable[bytes | None]) -> None:
+        """Fetch the dictionaries that sealed values need and that are not known here. Mostly none: no round trip.
+
+        Values whose dictionary is nowhere raise `UnknownDictionary`, a DecodeError, when they are opened. Raises as
+        `fetch`.
+        """
+        needed = {_needed_by(data) for data in sealed if data is not None and needs_dictionary(data)}
+        missing = [one for one in needed if one and one not in self._known][:_MOST_AT_ONCE]
+        if missing:
+            await asyncio.gather(*map(self.fetch, missing))
 
     async def fetch(self, dictionary_id: int) -> bool:
         """Whether the dictionary is known now. One round trip, shared by all who ask at the same time.
@@ -346,6 +363,20 @@ class CacheDictionaries:
             self.changed()
             with contextlib.suppress(StoreError):
                 await self.renew()
+
+
+def needs_dictionary(data: bytes) -> bool:
+    """Whether sealed bytes say that they were compressed with a dictionary."""
+    return data[3:4] == _WITH_DICTIONARY
+
+
+def _needed_by(data: bytes) -> int:
+    """The id in the frame's header, of at most 18 bytes; 0 where there is none that can be read."""
+    frame_at = SIZE + int.from_bytes(data[6:8], "little")
+    try:
+        return dictionary_of(data[frame_at : frame_at + _FRAME_HEADER])
+    except DecodeError:
+        return 0
 
 
 def _being_cancelled() -> bool:

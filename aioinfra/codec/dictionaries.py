@@ -36,7 +36,7 @@ _MAGIC: Final = (0xEC30A437).to_bytes(4, "little")
 _BODY_AT: Final = 8  # after magic and id
 _FIRST_ID: Final = 1 << 15  # below, and from 2**31, ids are for a public register
 _IDS: Final = (1 << 31) - _FIRST_ID
-_KEPT: Final = 8
+_KEPT: Final = 16  # some 300 KB each, at the usual size
 
 
 class UnknownDictionary(DecodeError):

@@ -148,6 +148,37 @@ async def test_a_value_of_a_rotated_dictionary_opens_after_one_fetch(start: Star
     assert reader.envelope.open(sealed) == RECORD
 
 
+async def test_what_values_need_is_provided_before_they_are_opened(redis_url: str, start: Start) -> None:
+    writer = start()
+    sealed: list[bytes | None] = [
+        None,
+        b"",
+        b"\xc1\x02\x01\x02",
+        bytes(100),
+        writer.envelope.seal(RECORD, MINUTE),
+    ]
+    for dictionary in (FIRST, SECOND):
+        await writer.shared.publish(dictionary)
+        sealed.append(writer.envelope.seal(RECORD, MINUTE))
+        sealed.append(writer.envelope.seal(RECORD, Stamp(1000.0, 1060.0, tags=(("tag", bytes(8)),))))
+    async with FaultProxy(redis_url) as proxy, RedisClient(proxy.url) as watched:
+        reader = start(client=watched)
+        await reader.shared.provide(sealed)
+        assert [reader.envelope.open(data) for data in sealed[4:] if data is not None] == [RECORD] * 5
+        before = proxy.figures().bytes_upstream
+        await reader.shared.provide(sealed)
+        assert proxy.figures().bytes_upstream == before
+
+
+async def test_a_dictionary_that_is_nowhere_leaves_a_value_unreadable(start: Start) -> None:
+    writer, reader = start(), start()
+    writer.known.use(FIRST)
+    sealed = writer.envelope.seal(RECORD, MINUTE)
+    await reader.shared.provide([sealed])
+    with pytest.raises(DecodeError):
+        reader.envelope.open(sealed)
+
+
 CHILD = """
 import asyncio, sys
 from aioinfra.cache.dictionaries import CacheDictionaries
