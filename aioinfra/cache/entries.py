@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-# of the entry, its numbers, its slot of the table and its ghost, as tracemalloc counted (470 to 570, by the load of
+# of the entry, its numbers, its slot of the table and its ghost, as tracemalloc counted (520 to 620, by the load of
 # the hash tables); an estimate for the byte bound
-ENTRY_BYTES: Final = 550
+ENTRY_BYTES: Final = 600
 SMALL_SHARE: Final = 0.1  # of either bound is for newcomers
 LEAST_GHOSTS: Final = 16  # of a table that is nearly empty; else as many as entries
 MOST_SPARED: Final = 64  # entries passed over for one that leaves: where all were asked for, any may go
@@ -47,9 +47,8 @@ class Entry:
     key: str
     value: Any
     size: int  # bytes of key and value as far as known; the table adds its own
-    quiet: float = (
-        -math.inf
-    )  # monotonic seconds until which a hit is answered at once; -inf: not in the table
+    # monotonic seconds until which a hit is answered at once; -inf: not in the table
+    quiet: float = -math.inf
     visited: bool = False  # a hit sets it; nothing else is needed
     deadline: float = math.inf
     created: float = 0.0
@@ -212,10 +211,10 @@ class Entries:
         entry.quiet = -math.inf
 
     def _remember(self, key: str) -> None:
-        """Bounded by what the table holds, so that its memory stays in proportion."""
+        """Fewer than the table holds, which is then about to lose one: memory stays in proportion."""
         ghost = self._ghost
         ghost[hash(key)] = None
-        if len(ghost) > len(self._table) and len(ghost) > LEAST_GHOSTS:
+        if len(ghost) >= len(self._table) and len(ghost) > LEAST_GHOSTS:
             ghost.popitem(last=False)
 
     def _returns(self, entry: Entry) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioinfra.cache.entries import ENTRY_BYTES, Entries, Entry
+from aioinfra.cache.entries import ENTRY_BYTES, MOST_SPARED, Entries, Entry
 
 ROOM = 1 << 30  # bytes; more than any test needs
 
@@ -172,6 +172,25 @@ def test_a_dropped_value_is_freed_at_once() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_room_is_soon_made_where_everything_was_asked_for() -> None:
+    """A put must not look at the whole table, which would keep the event loop."""
+    table = Entries(10_000, ROOM)
+    keys = [str(number) for number in range(10_000)]
+    hits(table, keys * 2)
+    table.put(entry("new"))
+    assert table.evictions == 1
+    looked_at = sum(not held.visited for key in keys if (held := table.get(key)) is not None)
+    assert looked_at <= MOST_SPARED
+
+
+def test_no_more_keys_are_remembered_than_kept() -> None:
+    table = Entries(100, ROOM)
+    hits(table, (str(number) for number in range(5000)))
+    assert len(table._ghost) <= 100
+    table.clear()
+    assert not table._ghost
 
 
 @settings(max_examples=200, deadline=None)
