@@ -22,9 +22,10 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aioinfra.backoff import Backoff
 from aioinfra.cache.names import Names
@@ -55,6 +56,7 @@ _FRAME_HEADER: Final = 18  # bytes at most: RFC 8878, section 3.1.1
 _WITH_DICTIONARY: Final = bytes([ZSTD_DICTIONARY])
 _RETRY: Final = Backoff(tries=1_000_000_000, base=0.5, cap=60.0)
 
+T = TypeVar("T")
 Command = Sequence[str | bytes | int | float]
 
 
@@ -143,19 +145,22 @@ class CacheDictionaries:
 
     # Life
 
-    async def start(self) -> None:
+    async def start(self, *, wait: bool = True) -> None:
         """Read the current dictionary (one round trip), then follow it and renew until `aclose`.
 
         A server that does not answer is asked again later; until then nothing is sealed with a dictionary.
+
+        Args:
+            wait: for that first answer; False where the server is known to be gone.
         """
         try:
-            await self.refresh()
+            if wait:
+                await self.refresh()
+            else:
+                self.changed()
         except StoreError:
             self.changed()
-        self._tasks = [
-            asyncio.create_task(self._follow(), name="aioinfra-cache-dictionary"),
-            asyncio.create_task(self._renew_always(), name="aioinfra-cache-dictionary-renewal"),
-        ]
+        self._tasks = [_begun(self._follow()), _begun(self._renew_always())]
 
     async def aclose(self) -> None:
         """End what is under way. Before the client is closed."""
@@ -214,7 +219,7 @@ class CacheDictionaries:
             raise LifecycleError("the cache is closed")
         task = self._fetching.get(dictionary_id)
         if task is None:
-            task = asyncio.create_task(self._fetch(dictionary_id), name="aioinfra-cache-dictionary-fetch")
+            task = _begun(self._fetch(dictionary_id))
             self._fetching[dictionary_id] = task
             task.add_done_callback(lambda done: self._fetched(dictionary_id, done))
         try:
@@ -363,6 +368,11 @@ class CacheDictionaries:
             self.changed()
             with contextlib.suppress(StoreError):
                 await self.renew()
+
+
+def _begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    # A context of its own: this work belongs to nobody's request.
+    return asyncio.create_task(work, name="aioinfra-cache-dictionary", context=Context())
 
 
 def needs_dictionary(data: bytes) -> bool:
