@@ -3,7 +3,8 @@
 Records of about 300 bytes are sealed and opened by the cache's own envelope: with zstd alone at any size, and
 with a dictionary trained on other records. Then sets of 10 KB of JSON take turns, call by call, with their floor
 in the same process: compressing the text with a reused compressor, and one SET of what came out. The text is set
-as bytes, and as the value that it encodes: the difference is the codec, which reads back what it wrote.
+as bytes, and as the value that it encodes: the difference is the codec, which reads back what it wrote. Without
+L1 the process does not hear of its own writes either.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ TRAINED: Final = Peer("aioinfra, trained", "", packages=("aioinfra",))
 FLOOR: Final = "zstd alone, then SET"
 OURS: Final = "aioinfra set, of the text"
 ENCODED: Final = "aioinfra set, of the value"
+UNTRACKED: Final = "aioinfra set, of the text, no L1"
 ROWS: Final = 34  # of 300 bytes
 STAMP: Final = Stamp(1_700_000_000.0, 1_700_000_300.0)
 
@@ -147,7 +149,7 @@ async def run(plan: Plan) -> Answer:
         top = header(server.version(), plan.server.transport, versions, rounds=rounds, samples=len(samples))
         answer = Answer(QUESTION, top)
         answer.points[SMALL] = await interleave(peers, rounds, measure, SMALL)
-        sets: Rounds = {FLOOR: [], OURS: [], ENCODED: []}
+        sets: Rounds = {FLOOR: [], OURS: [], UNTRACKED: [], ENCODED: []}
         for turn in range(rounds):
             progress(f"{LARGE}: round {turn + 1}/{rounds}")
             medians = await alternating(server.url, plan.size_or(1000, 100))
@@ -193,10 +195,15 @@ async def alternating(url: str, count: int) -> dict[str, float]:
     value = [json.loads(record) for record in customers(ROWS, seed=5)]
     payload = JsonCodec().encode(value)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    async with RedisClient(url) as client, CacheManager(url) as cache:
+    async with (
+        RedisClient(url) as client,
+        CacheManager(url) as cache,
+        CacheManager(url, memory_cache_size=0, namespace="untracked:") as untracked,
+    ):
         sets: dict[str, Callable[[], Awaitable[object]]] = {
             FLOOR: lambda: client.execute("SET", "floor", compressor.compress(payload), "PX", 300_000),
             OURS: lambda: cache.set("text", payload),
+            UNTRACKED: lambda: untracked.set("text", payload),
             ENCODED: lambda: cache.set("value", value),
         }
         took: dict[str, list[float]] = {name: [] for name in sets}
