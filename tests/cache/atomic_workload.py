@@ -1,6 +1,6 @@
 """What several processes do with the atomic verbs and locks at the same time, and a cache to do it with.
 
-As a program it prints ``ready``, waits for a line, works, and prints what it saw as one line of JSON.
+As a program it prints ``ready``, and for each line that names some work what its tasks saw, as one line of JSON.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from aioinfra.errors import DecodeError
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = 100
 KEYS = 10
+HOLD = 2.0  # seconds of the lease of a holder that is killed
 
 
 class ServerCurrency:
@@ -185,6 +186,7 @@ async def _get_or_set(cache: VerbCache, me: int) -> Any:
 
 
 async def _expire(cache: VerbCache, me: int) -> Any:
+    await cache.add(f"live{me % KEYS}", me % KEYS)
     found = await cache.expire(f"live{me % KEYS}", 100 + me % 97)
     touched = await cache.touch(f"live{me % KEYS}", "never", ttl=200 + me % 97)
     left = await cache.ttl(f"live{me % KEYS}")
@@ -206,7 +208,7 @@ async def _lock(cache: VerbCache, me: int) -> Any:
 async def _hold(cache: VerbCache, me: int) -> Any:
     """The first task takes the lock, tells, and never lets go."""
     if me % 1_000 == 0:
-        await cache.lock("held", lease=1.0).acquire()
+        await cache.lock("held", lease=HOLD).acquire()
         tell("held")
     await asyncio.Event().wait()
 
@@ -221,20 +223,20 @@ WORK: dict[str, Callable[[VerbCache, int], Awaitable[Any]]] = {
 }
 
 
-async def main(url: str, namespace: str, work: str, number: int, push: bool) -> None:
+async def main(url: str, namespace: str, number: int, push: bool) -> None:
     loop = asyncio.get_running_loop()
     async with server_cache(url, namespace, push=push, budget=5.0) as cache:
         tell("ready")
-        await loop.run_in_executor(None, sys.stdin.readline)
-        saw = await asyncio.gather(*[WORK[work](cache, number * 1_000 + task) for task in range(TASKS)])
-        tell(json.dumps(saw))
+        while work := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+            saw = [WORK[work](cache, number * 1_000 + task) for task in range(TASKS)]
+            tell(json.dumps(await asyncio.gather(*saw)))
 
 
 class Fleet:
     """Two of these processes. Ended with the block."""
 
-    def __init__(self, url: str, namespace: str, work: str, *, push: bool = True, size: int = 2) -> None:
-        command = [sys.executable, "-m", "tests.cache.atomic_workload", url, namespace, work]
+    def __init__(self, url: str, namespace: str, *, push: bool = True, size: int = 2) -> None:
+        command = [sys.executable, "-m", "tests.cache.atomic_workload", url, namespace]
         self._commands = [[*command, str(number), str(int(push))] for number in range(size)]
         self.processes: list[asyncio.subprocess.Process] = []
 
@@ -254,11 +256,11 @@ class Fleet:
                 process.kill()
             await process.communicate()
 
-    async def go(self) -> None:
+    async def go(self, work: str) -> None:
         """Let them all begin."""
         for process in self.processes:
             assert process.stdin is not None
-            process.stdin.write(b"\n")
+            process.stdin.write(f"{work}\n".encode())
 
     async def line(self, number: int) -> str:
         """The next line of one process."""
@@ -266,11 +268,11 @@ class Fleet:
         assert stream is not None
         return (await asyncio.wait_for(stream.readline(), 40)).decode().strip()
 
-    async def saw(self) -> list[Any]:
+    async def saw(self, work: str) -> list[Any]:
         """What all tasks of all processes saw."""
-        await self.go()
+        await self.go(work)
         return [item for number in range(len(self.processes)) for item in json.loads(await self.line(number))]
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5] == "1"))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -56,53 +59,69 @@ async def put(cache: VerbCache, key: str, value: Any, stamp: Stamp, px: int | No
 # Two processes of 100 tasks
 
 
-async def test_sums_of_two_processes_are_exact(redis_url: str, prefix: str) -> None:
-    async with (
-        Fleet(redis_url, prefix, "incr") as fleet,
-        server_cache(redis_url, prefix, push=False) as cache,
-    ):
-        saw = await fleet.saw()
-        assert await cache.get("counter") == 7 * FLEET
-        assert await cache.get("down") == 1000 - 3 * FLEET
-    downs = [task[-1] for task in saw]
-    assert len(set(downs)) == FLEET  # every sum was seen by one caller alone
+@dataclass(frozen=True)
+class Done:
+    """What two processes saw of each verb, and where what they stored is."""
+
+    url: str
+    prefix: str
+    saw: dict[str, list[Any]]
 
 
-async def test_of_two_processes_one_caller_adds(redis_url: str, prefix: str) -> None:
-    async with Fleet(redis_url, prefix, "add") as fleet, server_cache(redis_url, prefix, push=False) as cache:
-        saw = await fleet.saw()
-        stored = [await cache.get(f"add{number}") for number in range(KEYS)]
-    wins = Counter(number for task in saw for number in task)
-    assert wins == dict.fromkeys(range(KEYS), 1)
+async def _work(url: str, prefix: str) -> Done:
+    async with Fleet(url, prefix, push=False) as fleet:
+        return Done(
+            url, prefix, {verb: await fleet.saw(verb) for verb in ("incr", "add", "get_or_set", "expire")}
+        )
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def done(request: pytest.FixtureRequest) -> Done:
+    """One run of both processes on one server."""
+    server: OwnServer = request.getfixturevalue(f"session_{request.param}")
+    with ThreadPoolExecutor(1) as thread:  # its loop is not that of the tests
+        return thread.submit(asyncio.run, _work(server.url, f"t{secrets.token_hex(4)}:")).result()
+
+
+@pytest.fixture
+async def after(done: Done) -> AsyncIterator[VerbCache]:
+    """A third process' view of what the two have stored."""
+    async with server_cache(done.url, done.prefix, push=False) as cache:
+        yield cache
+
+
+async def test_sums_of_two_processes_are_exact(done: Done, after: VerbCache) -> None:
+    assert await after.get("counter") == 7 * FLEET
+    assert await after.get("down") == 1000 - 3 * FLEET
+    assert len({task[-1] for task in done.saw["incr"]}) == FLEET  # every sum was seen by one caller alone
+
+
+async def test_of_two_processes_one_caller_adds(done: Done, after: VerbCache) -> None:
+    saw = done.saw["add"]
+    assert Counter(number for task in saw for number in task) == dict.fromkeys(range(KEYS), 1)
     tasks = [process * 1_000 + task for process in range(2) for task in range(TASKS)]
     winners = {number: tasks[at] for at, task in enumerate(saw) for number in task}
-    assert stored == [winners[number] for number in range(KEYS)]
+    assert {number: await after.get(f"add{number}") for number in range(KEYS)} == winners
 
 
-async def test_two_processes_agree_on_one_value(redis_url: str, prefix: str) -> None:
-    async with Fleet(redis_url, prefix, "get_or_set") as fleet:
-        saw = await fleet.saw()
+async def test_two_processes_agree_on_one_value(done: Done) -> None:
+    saw = done.saw["get_or_set"]
     assert len(saw) == FLEET
     assert all(task == saw[0] for task in saw)
 
 
-async def test_times_to_live_agree_with_the_server(redis_url: str, prefix: str) -> None:
-    async with server_cache(redis_url, prefix, push=False) as cache:
-        for number in range(KEYS):
-            await cache.add(f"live{number}", number)
-        async with Fleet(redis_url, prefix, "expire") as fleet:
-            saw = await fleet.saw()
-        assert all(found and touched == 1 and 99 < left <= 297 for found, touched, left in saw)
-        raw = cache.currency._client
-        for number in range(KEYS):
-            key = f"{prefix}live{number}"
-            data, pttl, time = await raw.pipeline([("GET", key), ("PTTL", key), ("TIME",)])
-            logical = read_header(data).expires - (int(time[0]) + int(time[1]) / 1e6)
-            assert abs(logical - pttl / 1000) < 0.01
-            left = await cache.ttl(f"live{number}")
-            assert isinstance(left, float)
-            assert -0.5 < left - pttl / 1000 < 0.01
-            assert await cache.get(f"live{number}") == number
+async def test_times_to_live_agree_with_the_server(done: Done, after: VerbCache) -> None:
+    assert all(found and touched == 1 and 99 < left <= 297 for found, touched, left in done.saw["expire"])
+    raw = after.currency._client
+    for number in range(KEYS):
+        key = f"{done.prefix}live{number}"
+        data, pttl, time = await raw.pipeline([("GET", key), ("PTTL", key), ("TIME",)])
+        logical = read_header(data).expires - (int(time[0]) + int(time[1]) / 1e6)
+        assert abs(logical - pttl / 1000) < 0.01
+        left = await after.ttl(f"live{number}")
+        assert isinstance(left, float)
+        assert -0.5 < left - pttl / 1000 < 0.01
+        assert await after.get(f"live{number}") == number
 
 
 # Counters

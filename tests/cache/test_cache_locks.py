@@ -15,7 +15,7 @@ from aioinfra.cache.lock_store import Grant, LockStore
 from aioinfra.cache.locks import Lock, LockLost, LockTimeout
 from aioinfra.errors import InvalidArgument, LifecycleError, StoreUnavailable
 from aioinfra.testing import CancelledRun, FaultProxy, VirtualClock, cancel_at_each_suspension
-from tests.cache.atomic_workload import TASKS, Fleet, VerbCache, memory_cache, server_cache, until
+from tests.cache.atomic_workload import HOLD, TASKS, Fleet, VerbCache, memory_cache, server_cache, until
 from tests.conftest import OwnServer, OwnServerFactory
 
 
@@ -86,10 +86,10 @@ async def test_two_processes_exclude_each_other_and_fences_rise(
     redis_url: str, prefix: str, push: bool
 ) -> None:
     async with (
-        Fleet(redis_url, prefix, "lock", push=push) as fleet,
+        Fleet(redis_url, prefix, push=push) as fleet,
         server_cache(redis_url, prefix, push=False) as cache,
     ):
-        saw = await fleet.saw()
+        saw = await fleet.saw("lock")
         raw = cache.currency._client
         count, listed = await raw.pipeline([("GET", f"{prefix}plain"), ("LRANGE", f"{prefix}fences", 0, -1)])
     assert int(count) == len(saw) == 2 * TASKS  # no update was lost
@@ -100,22 +100,22 @@ async def test_two_processes_exclude_each_other_and_fences_rise(
 
 @pytest.mark.parametrize("push", [True, False], ids=["push", "polling"])
 async def test_the_lock_of_a_killed_process_frees_within_its_lease(
-    redis_url: str, prefix: str, push: bool
+    valkey_url: str, prefix: str, push: bool
 ) -> None:
     async with (
-        Fleet(redis_url, prefix, "hold", size=1) as fleet,
-        server_cache(redis_url, prefix, push=push) as cache,
+        Fleet(valkey_url, prefix, size=1) as fleet,
+        server_cache(valkey_url, prefix, push=push) as cache,
     ):
-        await fleet.go()
+        await fleet.go("hold")
         assert await fleet.line(0) == "held"
-        await asyncio.sleep(1.2)  # longer than the lease of a second: it is renewed
+        await asyncio.sleep(HOLD * 1.1)  # longer than its lease: it is renewed
         lock = cache.lock("held")
         assert not await lock.acquire(timeout=0)
         waiting = asyncio.create_task(lock.acquire())
         fleet.processes[0].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         assert await waiting
-        assert time.monotonic() - killed < 1.0 + 0.5  # the lease, and half a second for a busy machine
+        assert time.monotonic() - killed < HOLD + 0.5  # the lease, and half a second for a busy machine
         assert await lock.release()
 
 
