@@ -13,6 +13,7 @@ import redis
 from aioinfra.connection.address import parse_address
 from aioinfra.connection.master import Master, Sighting, read_sighting
 from aioinfra.connection.pool import PoolOptions, RedisClient
+from aioinfra.connection.tracking import TrackingOptions, TrackingState
 from aioinfra.connection.translate import ReplyError
 from aioinfra.errors import InvalidArgument, StoreUnavailable
 from aioinfra.testing import (
@@ -28,6 +29,7 @@ from aioinfra.testing import (
 from aioinfra.testing.answers import Answer
 from aioinfra.testing.server_process import ServerProcess
 from tests.connection.test_address import everything_shown
+from tests.connection.test_tracking import Heard, listening, until_state
 
 SECRET = "hunter2"
 
@@ -257,6 +259,34 @@ async def test_the_sentinels_password_goes_to_them_alone(pair: tuple[RedisServer
         assert sentinel.count("AUTH") >= 3
         assert data.count("AUTH") == 0
         assert set(sentinel.commands) >= {(b"AUTH", SECRET.encode())}
+
+
+async def test_a_server_that_nobody_vouches_for_proves_nothing(
+    pair: tuple[RedisServer, RedisServer], prefix: str
+) -> None:
+    """It may have been replaced: its own PONGs confirm nothing once the Sentinels are silent."""
+    master, _ = pair
+    quick = TrackingOptions(ping_interval=0.1, silence_limit=1.0, reconnect_after=3)
+    heard = Heard()
+    async with FakeRedis() as sentinel:
+        tell(sentinel, master)
+        async with (
+            RedisClient(url_of(sentinel), PoolOptions(connect_timeout=0.2)) as client,
+            listening(client, [prefix], heard, quick) as listener,
+        ):
+            assert await listener.wait_up(2)
+            first = listener.confirmed_at
+            await until(lambda: listener.confirmed_at > first)
+            await client.ping()
+            with sentinel.answer("SENTINEL", Silence()):
+                await until_state(listener, TrackingState.STALE, TrackingState.DOWN)
+                silent_at = time.monotonic()
+                await client.execute("SET", f"{prefix}key", 1)  # what was in use just now still is
+                await asyncio.sleep(0.5)
+                assert listener.state is not TrackingState.UP
+                assert listener.confirmed_at < silent_at - 0.9
+            assert await listener.wait_up(5)
+            assert heard.reports.count(None) == 2, "armed anew"
 
 
 # Against real ones
