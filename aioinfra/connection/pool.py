@@ -283,6 +283,7 @@ class RedisClient:
                     f"the client of {self.location} belongs to another event loop: make one client per loop"
                 )
             # Its connections and calls ended with their loop, and so did those of `raw`; the locks belong to it.
+            self._master = self._address.new_master()
             self._opener, self._raw = self._new_opener(), None
         self._dispatcher = self._new_dispatcher(loop)
         self._opener.start()
