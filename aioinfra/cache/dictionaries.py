@@ -22,42 +22,38 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aioinfra.backoff import Backoff
+from aioinfra.cache.dictionary_store import DictionaryStore
 from aioinfra.cache.names import Names
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number
-from aioinfra.codec.dictionaries import MOST_LIFE, MOST_SIZE, Dictionaries, Dictionary
+from aioinfra.codec.dictionaries import MOST_LIFE, Dictionaries, Dictionary
 from aioinfra.codec.envelope import ZSTD_DICTIONARY
 from aioinfra.codec.layout import SIZE
 from aioinfra.codec.zstd import dictionary_of
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import (
-    AioinfraError,
     DecodeError,
     LifecycleError,
     PoolExhausted,
     StoreError,
     StoreUnavailable,
-    WrongType,
 )
 
 _MOST_ABSENT: Final = (
     1000  # ids remembered as absent; they come from stored bytes, so anybody may invent some
 )
-_MOST_VERSIONS: Final = 100
 _MOST_AT_ONCE: Final = 8  # dictionaries of one read; half of what is kept
-_ID_DIGITS: Final = 10
 _FRAME_HEADER: Final = 18  # bytes at most: RFC 8878, section 3.1.1
 _WITH_DICTIONARY: Final = bytes([ZSTD_DICTIONARY])
 _RETRY: Final = Backoff(tries=1_000_000_000, base=0.5, cap=60.0)
 
 T = TypeVar("T")
-Command = Sequence[str | bytes | int | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +85,6 @@ class DictionaryOptions:
 DEFAULT_OPTIONS: Final = DictionaryOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class DictionaryVersion:
-    """One dictionary on the server.
-
-    Attributes:
-        published: seconds since the epoch.
-        size: bytes.
-        expires_in: seconds, unless it is renewed.
-        current: whether values are sealed with it.
-    """
-
-    id: int
-    published: float
-    size: int
-    expires_in: float
-    current: bool
-
-
 class CacheDictionaries:
     """Keeps the dictionaries of one process equal to the server's. One event loop; the client stays its owner's.
 
@@ -124,8 +102,7 @@ class CacheDictionaries:
         options: DictionaryOptions = DEFAULT_OPTIONS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._client = client
-        self._prefix = names.dictionary
+        self._store = DictionaryStore(client, names, budget=options.budget, keep=options.keep, clock=clock)
         self._known = known
         self._options = options
         self._clock = clock
@@ -135,13 +112,16 @@ class CacheDictionaries:
         self._fetching: dict[int, asyncio.Task[bool]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
-        self.refused = 0
-        """Contents that were no intact dictionary of their id."""
 
     @property
     def current_key(self) -> str:
         """The key whose change `changed` is to be told of."""
-        return f"{self._prefix}-current"
+        return self._store.current_key
+
+    @property
+    def refused(self) -> int:
+        """Contents on the server that were no intact dictionary of their id."""
+        return self._store.refused
 
     # Life
 
@@ -183,15 +163,12 @@ class CacheDictionaries:
             StoreError: not known now; what is current here stays.
         """
         async with self._turn:
-            content, current = await self._read(self.current_key), self._known.current
-            if not content:
-                if current is not None:
-                    await self._put(current)
-                    await self._call([("SET", self.current_key, current.content, "NX")])
-            elif current is None or content != current.content:
-                found = self._checked(content)
-                if found is not None:
-                    self._known.use(found)
+            current = self._known.current
+            there, found = await self._store.read_current(current)
+            if found is not None and found is not current:
+                self._known.use(found)
+            elif not there and current is not None:
+                await self._store.publish(current, unless_any=True)
 
     async def provide(self, sealed: Iterable[bytes | None]) -> None:
         """Fetch the dictionaries that sealed values need and that are not known here. Mostly none: no round trip.
@@ -229,28 +206,6 @@ class CacheDictionaries:
                 raise LifecycleError("the cache was closed") from None
             raise
 
-    async def versions(self) -> list[DictionaryVersion]:
-        """The dictionaries on the server, newest first, a hundred at most. Two round trips. Raises StoreError."""
-        start, listed = await self._call(
-            [
-                ("GETRANGE", self.current_key, 0, 7),
-                ("ZREVRANGE", f"{self._prefix}-versions", 0, _MOST_VERSIONS - 1, "WITHSCORES"),
-            ]
-        )
-        current = int.from_bytes(start[4:8], "little")
-        pairs = [
-            (int(name), float(score))
-            for name, score in zip(listed[::2], listed[1::2], strict=True)
-            if name.isdigit() and len(name) <= _ID_DIGITS
-        ]
-        sizes = await self._call([("STRLEN", self._key(one)) for one, _ in pairs])
-        lives = await self._call([("PTTL", self._key(one)) for one, _ in pairs])
-        return [
-            DictionaryVersion(one, at, size, max(life, 0) / 1000, one == current)
-            for (one, at), size, life in zip(pairs, sizes, lives, strict=True)
-            if size
-        ]
-
     # Writing
 
     async def publish(self, dictionary: Dictionary) -> None:
@@ -262,8 +217,7 @@ class CacheDictionaries:
             StoreError: not published, or perhaps.
         """
         async with self._turn:
-            await self._put(dictionary)  # acknowledged before any value can need it
-            await self._call([("SET", self.current_key, dictionary.content)])
+            await self._store.publish(dictionary)
             self._known.use(dictionary)
             self._absent.pop(dictionary.id, None)
 
@@ -276,66 +230,21 @@ class CacheDictionaries:
         used = self._known.take_used()
         if not used:
             return
-        keep = int(self._options.keep * 1000)
         try:
-            found = await self._call([("PEXPIRE", self._key(one.id), keep) for one in used])
-            for one, there in zip(used, found, strict=True):
-                if not there:
-                    await self._put(one)
+            await self._store.renew(used)
         except BaseException:
             self._known.mark_used(used)
             raise
 
     # Parts
 
-    def _key(self, dictionary_id: int) -> str:
-        return f"{self._prefix}:{dictionary_id}"
-
-    async def _put(self, dictionary: Dictionary) -> None:
-        key, versions = self._key(dictionary.id), f"{self._prefix}-versions"
-        await self._call(
-            [
-                ("SET", key, dictionary.content, "PX", int(self._options.keep * 1000)),
-                ("ZADD", versions, "NX", f"{self._clock.time():.3f}", dictionary.id),
-                ("ZREMRANGEBYRANK", versions, 0, -_MOST_VERSIONS - 1),
-            ]
-        )
-
-    async def _read(self, key: str) -> bytes:
-        """At most one byte more than a dictionary may have; nothing where there is no key."""
-        try:
-            (content,) = await self._call([("GETRANGE", key, 0, MOST_SIZE)])
-        except WrongType:
-            self.refused += 1
-            return b""
-        return bytes(content)
-
-    def _checked(self, content: bytes, dictionary_id: int | None = None) -> Dictionary | None:
-        try:
-            found = Dictionary(content)
-        except DecodeError:
-            found = None
-        if found is None or dictionary_id not in (None, found.id):
-            self.refused += 1
-            return None
-        return found
-
-    async def _call(self, commands: Sequence[Command]) -> list[Any]:
-        """One round trip; the first error among the replies is raised."""
-        replies = await self._client.pipeline(commands, deadline=self._options.budget)
-        for reply in replies:
-            if isinstance(reply, AioinfraError):
-                raise reply
-        return replies
-
     async def _fetch(self, dictionary_id: int) -> bool:
         try:
-            content = await self._read(self._key(dictionary_id))
+            found = await self._store.read(dictionary_id)
         except StoreUnavailable as error:
             if self._options.fallback and not isinstance(error, PoolExhausted):  # that one is no outage
                 return False
             raise
-        found = self._checked(content, dictionary_id) if content else None
         if found is not None:
             self._known.add(found)
             return True

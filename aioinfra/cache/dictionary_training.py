@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aioinfra.cache.dictionaries import CacheDictionaries, Command
+from aioinfra.cache.dictionaries import CacheDictionaries
+from aioinfra.cache.dictionary_store import Command
 from aioinfra.cache.glob import escape
 from aioinfra.cache.names import Names
 from aioinfra.clock import SYSTEM_CLOCK, Clock

@@ -54,9 +54,8 @@ def train(
     Running processes take it up at once, and go on reading values of older ones. A dictionary is made of pieces of
     values: it stays on the cache's server.
     """
-    from aioinfra.cache.dictionaries import CacheDictionaries
+    from aioinfra.cache.dictionary_store import DictionaryStore
     from aioinfra.cache.dictionary_training import TrainingOptions, train_dictionary
-    from aioinfra.codec.dictionaries import Dictionaries
 
     async def run(client: RedisClient, names: Names) -> tuple[Training, bool]:
         options = TrainingOptions(samples=samples, size=size << 10, seconds=seconds)
@@ -64,7 +63,7 @@ def train(
             found = await train_dictionary(client, names, options, progress=progress)
         publish = not dry_run and (force or found.comparison.saves)
         if publish:
-            await CacheDictionaries(client, names, Dictionaries()).publish(found.dictionary)
+            await DictionaryStore(client, names).publish(found.dictionary)
         return found, publish
 
     found, published = _ask(url, namespace, run)
@@ -79,12 +78,9 @@ def train(
 @cache.command()
 def dictionaries(namespace: Namespace = None, url: Url = None, as_json: Json = False) -> None:
     """The dictionaries on the server, newest first. The current one is what values are compressed with."""
-    from aioinfra.cache.dictionaries import CacheDictionaries
-    from aioinfra.codec.dictionaries import Dictionaries
+    from aioinfra.cache.dictionary_store import DictionaryStore
 
-    versions = _ask(
-        url, namespace, lambda client, names: CacheDictionaries(client, names, Dictionaries()).versions()
-    )
+    versions = _ask(url, namespace, lambda client, names: DictionaryStore(client, names).versions())
     if as_json:
         fields = ("id", "published", "size", "expires_in", "current")
         views.print_json([{name: getattr(one, name) for name in fields} for one in versions])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aioinfra.cache.dictionaries import CacheDictionaries, DictionaryOptions
+from aioinfra.cache.dictionary_store import DictionaryStore
 from aioinfra.cache.dictionary_training import TrainingOptions, train_dictionary
 from aioinfra.cache.names import Names
 from aioinfra.codec.dictionaries import (
@@ -373,12 +374,14 @@ async def test_closing_ends_a_fetch_that_hangs(redis_url: str, start: Start) -> 
             await process.shared.fetch(FIRST.id)
 
 
-async def test_versions_are_listed_with_the_current_one(start: Start, key: Key, client: RedisClient) -> None:
+async def test_versions_are_listed_with_the_current_one(
+    start: Start, key: Key, client: RedisClient, prefix: str
+) -> None:
     process = start()
-    assert await process.shared.versions() == []
+    assert await DictionaryStore(client, Names(prefix)).versions() == []
     await process.shared.publish(FIRST)
     await process.shared.publish(SECOND)
-    found = {one.id: one for one in await process.shared.versions()}
+    found = {one.id: one for one in await DictionaryStore(client, Names(prefix)).versions()}
     assert set(found) == {FIRST.id, SECOND.id}
     assert found[SECOND.id].current
     assert not found[FIRST.id].current
@@ -387,7 +390,9 @@ async def test_versions_are_listed_with_the_current_one(start: Start, key: Key, 
     await process.shared.publish(FIRST)  # back to the older one
     await client.execute("DEL", key(f":{SECOND.id}"))
     await client.execute("ZADD", key("-versions"), 1, "no number")
-    assert [(one.id, one.current) for one in await process.shared.versions()] == [(FIRST.id, True)]
+    assert [(one.id, one.current) for one in await DictionaryStore(client, Names(prefix)).versions()] == [
+        (FIRST.id, True)
+    ]
 
 
 # Training
