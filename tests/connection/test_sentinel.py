@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import redis
@@ -28,7 +29,9 @@ from aioinfra.testing import (
 )
 from aioinfra.testing.answers import Answer
 from aioinfra.testing.server_process import ServerProcess
+from tests.conftest import OwnServerFactory, free_port, redis_binary
 from tests.connection.test_address import everything_shown
+from tests.connection.test_pool import certificate  # noqa: F401 - a fixture
 from tests.connection.test_tracking import Heard, listening, until_state
 
 SECRET = "hunter2"
@@ -290,6 +293,32 @@ async def test_a_server_that_nobody_vouches_for_proves_nothing(
 
 
 # Against real ones
+
+
+async def test_tls_leads_to_the_sentinels_and_to_the_master(
+    own_server: OwnServerFactory,
+    certificate: Path,  # noqa: F811 - the fixture
+) -> None:
+    port, tls = free_port(), [f"tls-{name}-file {certificate}/{name}.pem" for name in ("cert", "key")]
+    files = [part for line in tls for part in f"--{line}".split()]
+    own_server("--tls-port", str(port), *files, "--tls-auth-clients", "no", kind="redis")
+    lines = [*tls, f"tls-ca-cert-file {certificate}/cert.pem", "tls-replication yes", "tls-auth-clients no"]
+    lines += ["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"]
+    lines += [f"sentinel monitor shop localhost {port} 1", f"tls-port {(own := free_port())}"]
+    sentinel = ServerProcess(redis_binary(), lines, arguments=("--sentinel",))
+    url = f"rediss+sentinel://localhost:{own}/shop/2"
+    try:
+        await sentinel.start()
+        async with RedisClient(f"{url}?ssl_ca_certs={certificate}/cert.pem") as client:
+            await client.execute("SET", "key", "value")
+            assert await client.raw.get("key") == b"value"
+            with client.blocking_connection() as connection:
+                assert await asyncio.to_thread(connection.get, "key") == b"value"
+        async with RedisClient(url) as client:
+            with pytest.raises(StoreUnavailable, match="certificate refused"):
+                await client.ping()
+    finally:
+        sentinel.close()
 
 
 async def test_every_kind_of_connection_follows_the_master() -> None:
