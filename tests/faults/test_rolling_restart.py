@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aioinfra.connection.pool import RedisClient
 from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.handle import JobHandle
@@ -90,6 +92,7 @@ async def replaced(old: list[WorkerProcess], new: list[WorkerProcess], draw: ran
         await coming.ready()
 
 
+@pytest.mark.timeout(180)  # six workers start one after the other, on a machine that may be busy
 async def test_a_rolling_restart_under_load_loses_nothing_and_costs_no_try(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     journal = Journal(tmp_path / "journal")
