@@ -380,6 +380,25 @@ async def test_a_lost_reply_is_asked_for_again(own_server: OwnServerFactory, pre
         await (await take(cache)).release()
 
 
+async def test_a_release_whose_reply_is_lost_counts_although_another_has_come(cache: VerbCache) -> None:
+    lock = await take(cache)
+    real = cache.atomic.locks.store
+
+    class Uncertain(Counting):
+        """Its first release is done and not confirmed, and another holder comes before it is asked again."""
+
+        async def release(self, key: str, token: str) -> bool:
+            freed = await super().release(key, token)
+            if freed:
+                assert (await real.acquire(key, "another", 30)).fence
+                raise StoreUnavailable("the reply is lost")
+            return freed
+
+    cache.atomic.locks.store = Uncertain(real)
+    assert await lock.release()
+    assert not lock.lost.is_set()
+
+
 async def test_an_acquisition_that_failed_leaves_no_lock(own_server: OwnServerFactory, prefix: str) -> None:
     server = own_server(tcp=True)
     async with FaultProxy(server.url) as proxy, server_cache(proxy.url, prefix, push=False) as cache:
