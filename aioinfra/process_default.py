@@ -16,11 +16,12 @@ T = TypeVar("T")
 class ProcessDefault(Generic[T]):
     """A slot for one value per process. ``what`` completes the sentence 'no ... is installed'."""
 
-    __slots__ = ("_value", "_what")
+    __slots__ = ("_what", "current")
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._value: T | None = None
+        self.current: T | None = None
+        """The default, or None. Read it; `install` and `withdraw` change it."""
 
     def install(self, value: T) -> None:
         """Make ``value`` the default.
@@ -28,18 +29,14 @@ class ProcessDefault(Generic[T]):
         Raises:
             LifecycleError: another value is installed.
         """
-        if self._value is not None and self._value is not value:
+        if self.current is not None and self.current is not value:
             raise LifecycleError(f"another {self._what} is already the process default")
-        self._value = value
+        self.current = value
 
     def withdraw(self, value: T) -> None:
         """Take ``value`` back; nothing happens when it is not the default."""
-        if self._value is value:
-            self._value = None
-
-    def get(self) -> T | None:
-        """The default, or None."""
-        return self._value
+        if self.current is value:
+            self.current = None
 
     def require(self) -> T:
         """The default.
@@ -47,8 +44,8 @@ class ProcessDefault(Generic[T]):
         Raises:
             NotInstalled: there is none.
         """
-        if self._value is None:
+        if self.current is None:
             raise NotInstalled(
                 f"no {self._what} is installed: enter a Service (`async with service:`) or pass one explicitly"
             )
-        return self._value
+        return self.current

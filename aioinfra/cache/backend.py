@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from aioinfra.cache.loading import Layers
 from aioinfra.cache.local import LocalCache
 from aioinfra.cache.memory_store import MemoryStore
 from aioinfra.cache.names import Names
-from aioinfra.cache.near import InProcess, Near
+from aioinfra.cache.near import Near
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import CacheHealth, CacheOptions
 from aioinfra.cache.redis_store import RedisStore
@@ -111,24 +112,16 @@ class Backend:
         plan, options = self._plan, self._plan.options.near
         if not plan.memory_entries or not options.enabled:
             return None
-        confirmed: TrackingListener | InProcess = InProcess()
-        if self.client is not None:
-            confirmed = self.listener = TrackingListener(
-                self.client,
-                self.names.prefixes,
-                self._invalidated,
-                _tracking(options.max_staleness),
-                plan.clock,
-            )
         entries = Entries(plan.memory_entries, options.max_bytes)
-        return Near(
-            entries,
-            confirmed,
-            self.store,
-            plan.clock,
-            max_staleness=options.max_staleness,
-            ttl=plan.memory_ttl,
+        near = Near(entries, self.store, plan.clock, max_staleness=options.max_staleness, ttl=plan.memory_ttl)
+        if self.client is None:
+            near.confirm(math.inf)  # nobody else writes
+            return near
+        self.listener = TrackingListener(
+            self.client, self.names.prefixes, self._invalidated, _tracking(options.max_staleness), plan.clock
         )
+        self.listener.on_confirmed = near.confirm
+        return near
 
     def _layers(self) -> Layers:
         plan, leases = self._plan, None
@@ -312,7 +305,6 @@ class Backend:
             "memory_entries": len(self.memory),
             "memory_bytes": self.memory.bytes,
             "evictions": self.memory.evictions,
-            "l1_hits": near.hits if near is not None else 0,
             "l1_entries": len(near.entries) if near is not None else 0,
             "l1_bytes": near.entries.bytes if near is not None else 0,
             "l1_evictions": near.entries.evictions if near is not None else 0,

@@ -57,6 +57,7 @@ class Entry:
     tags: Any = None
     payload: bytes | None = None
     owner: object = None  # what decoded the value: another one would have made another object of it
+    kind: type | tuple[type, ...] | None = None  # of the arguments by which a decorated function remembers it
     mark: bytes = b""  # generation and time of creation, as stored
     queue: int = field(default=SMALL, init=False)
     older: Entry = field(init=False)

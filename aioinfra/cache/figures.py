@@ -18,7 +18,9 @@ class Figures:
     """Totals since the cache was made.
 
     Attributes:
-        hits, misses: keys that reads found and did not find; a value that cannot be read is a miss.
+        hits, misses: keys that reads found and did not find; a value that cannot be read is a miss. Hits in L1 are
+            counted by L1.
+        l1_hits: those of earlier openings.
         sets, deletes: keys written; keys that deletes found.
         loads, load_errors: loaders that ran; those that raised.
         undecodable: stored values that could not be read (junk, another version, a changed model).
@@ -33,6 +35,7 @@ class Figures:
     """
 
     hits: int = 0
+    l1_hits: int = 0
     misses: int = 0
     sets: int = 0
     deletes: int = 0
@@ -83,13 +86,20 @@ class Figures:
             self.done(operation, "ok", started)
         return result
 
-    def as_dict(self) -> dict[str, int | float]:
-        """The totals by name, and ``hit_rate``: hits of all keys read, 0.0 before the first read."""
-        reads = self.hits + self.misses
+    def as_dict(self, l1_hits: int = 0) -> dict[str, int | float]:
+        """The totals by name with those of an L1 that is open.
+
+        ``hit_rate`` is hits of all keys read, ``l1_hit_rate`` those of L1; 0.0 before the first read.
+        """
+        l1_hits += self.l1_hits
+        hits = self.hits + l1_hits
+        reads = hits + self.misses
         return {
-            "hits": self.hits,
+            "hits": hits,
             "misses": self.misses,
-            "hit_rate": self.hits / reads if reads else 0.0,
+            "hit_rate": hits / reads if reads else 0.0,
+            "l1_hits": l1_hits,
+            "l1_hit_rate": l1_hits / reads if reads else 0.0,
             "sets": self.sets,
             "deletes": self.deletes,
             "loads": self.loads,

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self
 
 from aioinfra.cache.backend import Backend, BackendPlan
 from aioinfra.cache.bulk import get_many
+from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
@@ -23,6 +24,7 @@ from aioinfra.cache.keys import check_key, full_key
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.loading import Layers, Load
 from aioinfra.cache.names import Names
+from aioinfra.cache.near import Near
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import (
     DEFAULT_NAMESPACE,
@@ -166,6 +168,8 @@ class CacheManager:
         """End what is being loaded, wait for what is being written, close. Nothing when it is closed."""
         async with self._turn:
             backend, self._backend = self._backend, None
+            if backend is not None and backend.near is not None:
+                self._figures.l1_hits += backend.near.hits
             reads, self._reads = self._reads, self._closed_reads
             try:
                 await reads.flights.aclose()
@@ -234,6 +238,18 @@ class CacheManager:
         if mode == "refresh":
             return self._reads.refresh(full, load, kind, tags)
         return self._reads.get_or_load(full, load, kind, tags, strong=mode == "strong")
+
+    def near_entry(self, key: str, kind: Kind) -> tuple[Near | None, Entry | None]:
+        """L1, and what it would answer under a key for values of a kind. For decorators."""
+        near = self._reads.near
+        if near is None:
+            return None, None
+        return near, near.get(self._namespace + key, kind.envelope)
+
+    def forget_l1(self) -> None:
+        """Empty L1; the server is asked anew. No I/O."""
+        if self._reads.near is not None:
+            self._reads.near.flush()
 
     async def set(self, key: str, value: Any, ttl: Ttl = None, *, tags: Iterable[str] = ()) -> bool:
         """Put a value under a key for ``ttl`` seconds (None: the default; NO_EXPIRY: for good). True.
@@ -377,11 +393,13 @@ class CacheManager:
         """Totals by name: those of `Figures` with ``hit_rate``, bytes before and after compression as
         ``compressed_from`` and ``compressed_to``, and while open those of `Backend.figures`."""
         compression = self._kind.envelope.figures
+        backend = self._backend
+        l1_hits = backend.near.hits if backend is not None and backend.near is not None else 0
         return {
-            **self._figures.as_dict(),
+            **self._figures.as_dict(l1_hits),
             "compressed_from": compression.plain,
             "compressed_to": compression.stored,
-            **(self._backend.figures() if self._backend is not None else {}),
+            **(backend.figures() if backend is not None else {}),
         }
 
     def kind(

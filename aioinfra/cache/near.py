@@ -16,28 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any
 
 from aioinfra.cache.entries import Entries, Entry
 from aioinfra.cache.glob import compile_glob
 from aioinfra.cache.store import Store
 from aioinfra.clock import Clock
 from aioinfra.codec.layout import Tags
-
-
-class Confirmed(Protocol):
-    """What vouches for L1."""
-
-    @property
-    def confirmed_at(self) -> float:
-        """Monotonic seconds up to which every change has been heard."""
-        ...
-
-
-class InProcess:
-    """Vouches for a cache that only this process writes."""
-
-    confirmed_at: Final = math.inf
 
 
 class Fill:
@@ -52,9 +37,10 @@ class Fill:
 class Near:
     """See the module. One event loop.
 
+    Nothing vouches for it until `confirm` is called.
+
     Args:
         entries: where the values are.
-        confirmed: what vouches for them.
         store: whose answers they are.
         max_staleness: seconds.
         ttl: longest life of an entry, seconds.
@@ -63,7 +49,6 @@ class Near:
     def __init__(
         self,
         entries: Entries,
-        confirmed: Confirmed,
         store: Store,
         clock: Clock,
         *,
@@ -71,7 +56,8 @@ class Near:
         ttl: float,
     ) -> None:
         self.entries = entries
-        self.confirmed = confirmed
+        self.until = -math.inf
+        """Monotonic seconds until which hits are answered; `confirm` moves it. Hits read it without a call."""
         self.max_staleness = max_staleness
         self.hits = 0
         """Answered here."""
@@ -82,7 +68,7 @@ class Near:
         self.invalidations = 0
         """Keys that were heard to have changed."""
         self._store = store
-        self._now = clock.monotonic
+        self.now = clock.monotonic
         self._ttl = ttl
         self._fills: dict[str, Fill] = {}
         self._tokens: dict[str, bytes] = {}
@@ -92,15 +78,19 @@ class Near:
     @property
     def vouched(self) -> bool:
         """Whether hits are answered now."""
-        return self._now() - self.confirmed.confirmed_at < self.max_staleness
+        return self.now() < self.until
+
+    def confirm(self, at: float) -> None:
+        """Every change up to ``at`` (monotonic seconds) has been heard; infinite when nobody else writes."""
+        self.until = at + self.max_staleness
 
     def get(self, key: str, owner: object) -> Entry | None:
         """The entry that ``owner`` (the envelope that decoded it) has under a key, if it may be used."""
         entry = self.entries.get(key)
         if entry is None or entry.owner is not owner:
             return None
-        now = self._now()
-        if now - self.confirmed.confirmed_at >= self.max_staleness:
+        now = self.now()
+        if now >= self.until:
             self.bypassed += 1
             return None
         if now >= entry.deadline:
@@ -135,7 +125,7 @@ class Near:
         if any(self._tokens.get(name) != token for name, token in tags):
             self.late += 1
             return
-        entry.deadline = min(entry.deadline, self._now() + self._ttl)
+        entry.deadline = min(entry.deadline, self.now() + self._ttl)
         entry.quiet = min(entry.quiet, entry.deadline)
         if self.entries.put(entry):
             for name, _ in tags:
@@ -200,8 +190,9 @@ class Near:
         self._taggings = 0
 
 
-def sized(value: Any, stored: int) -> int:
-    """Bytes that a decoded value holds, estimated from its stored ones: containers hold several times as many."""
+def sized(key: str, value: Any, stored: int) -> int:
+    """Bytes that a key and a decoded value hold, estimated: containers hold several times their stored bytes."""
+    size = len(key) + 49
     if isinstance(value, str | bytes | int | float | bool | None):
-        return stored + 60
-    return stored * 6 + 200
+        return size + stored + 60
+    return size + stored * 6 + 200

@@ -59,29 +59,14 @@ class ReadThrough:
             StoreError: the store could not answer.
             Exception: one of ``kind.errors``, stored by an earlier load.
         """
-        figures, near = self._figures, self.near
-        started = self._now() if figures.observer is not None else 0.0
-        entry = near.get(key, kind.envelope) if near is not None and not strong else None
-        if entry is not None and near is not None:
-            near.hits += 1
-        else:
-            try:
-                entry = (await self.find(key, kind, strong=strong)).entry
-            except kind.errors:
-                figures.hits += 1
-                figures.read_one(hit=True, started=started)
-                raise
-            except StoreError:
-                figures.done("get", "error", started)
-                raise
-        hit = entry is not None and self.counts(entry)
-        if hit:
-            figures.hits += 1
-        else:
-            figures.misses += 1
-        if figures.observer is not None:
-            figures.read_one(hit=hit, started=started)
-        return self.value(cast("Entry", entry), kind) if hit else MISS
+        near = self.near
+        if near is not None and not strong:
+            entry = near.get(key, kind.envelope)
+            if entry is not None and self.counts(entry):
+                near.hits += 1
+                return self.value(entry, kind)
+        entry = (await self._found(key, kind, strong=strong, stale=False)).entry
+        return MISS if entry is None else self.value(entry, kind)
 
     def value(self, entry: Entry, kind: Kind) -> Any:
         """What a reader gets: the shared object, or a copy of its own."""
@@ -176,7 +161,7 @@ class ReadThrough:
         return Entry(
             key,
             value,
-            sized(value, len(data)),
+            sized(key, value, len(data)),
             quiet=freshness.quiet_until(fresh_until, took, kind.ttl, now),
             deadline=fresh_until + (0.0 if plain else freshness.extra),
             # The server's expiry is what counts where nothing is kept beyond it.
@@ -202,11 +187,10 @@ class ReadThrough:
             LoadTimeout: beyond the hard timeout.
             Exception: what ``load`` raised.
         """
-        near, figures = self.near, self._figures
+        near = self.near
         entry = near.get(key, kind.envelope) if near is not None and not strong else None
         if entry is not None and near is not None:
             near.hits += 1
-            figures.hits += 1
             if self._now() < entry.quiet:
                 return self.value(entry, kind)
             found = Found(entry, entry.mark)
@@ -220,8 +204,8 @@ class ReadThrough:
         wanted = Wanted(key, load, kind, self._looker(key, kind), tags, found.mark)
         return await self._fly(wanted) if found.entry is None else await self._judged(found.entry, wanted)
 
-    async def _found(self, key: str, kind: Kind, *, strong: bool) -> Found:
-        """`find`, counted and reported."""
+    async def _found(self, key: str, kind: Kind, *, strong: bool, stale: bool = True) -> Found:
+        """`find`, counted and reported; without ``stale`` a value must be within its time."""
         figures = self._figures
         started = self._now() if figures.observer is not None else 0.0
         try:
@@ -234,6 +218,8 @@ class ReadThrough:
             figures.done("get", "error", started)
             raise
         hit = found.entry is not None
+        if hit and not stale and not self.counts(cast("Entry", found.entry)):
+            hit, found = False, Found(None, found.mark)
         figures.hits += hit
         figures.misses += not hit
         if figures.observer is not None:

@@ -142,6 +142,7 @@ class TrackingListener:
         self._running = False
         self._callback_failed = False
         self.confirmed_at: float = _NEVER
+        self.on_confirmed: Callable[[float], None] | None = None
         self._ponged_at = _NEVER  # when the last PING that was answered was sent
 
     @property
@@ -232,7 +233,8 @@ class TrackingListener:
         await self._ask(wire, ("SUBSCRIBE", _CHANNEL))
         self._report(None)
         self._wire = wire
-        self.confirmed_at = self._ponged_at = since
+        self._ponged_at = since
+        self._confirm(since)
         self._state = TrackingState.UP
         self._up.set()
 
@@ -284,7 +286,12 @@ class TrackingListener:
             self._rearms and self.state is TrackingState.STALE
         )  # then this connection proves nothing more
         if self._wire is not None and not silent:
-            self.confirmed_at = max(self.confirmed_at, min(self._ponged_at, self._client.vouched_at))
+            self._confirm(max(self.confirmed_at, min(self._ponged_at, self._client.vouched_at)))
+
+    def _confirm(self, at: float) -> None:
+        self.confirmed_at = at
+        if self.on_confirmed is not None:
+            self.on_confirmed(at)
 
     def _report(self, keys: Sequence[bytes] | None) -> None:
         try:
@@ -297,7 +304,7 @@ class TrackingListener:
     def _down(self, state: TrackingState) -> None:
         self._state = state
         self._wire = None
-        self.confirmed_at = _NEVER
+        self._confirm(_NEVER)
         self._up.clear()
         while self._probes:
             self._probes.popleft().settle(False)

@@ -106,7 +106,7 @@ class Logging:
 
     def uninstall(self) -> None:
         """`close`, and put back what was there before `setup_logging`."""
-        if _installed.get() is not self:
+        if _installed.current is not self:
             return
         _installed.withdraw(self)
         CHANNELS.route(None, LevelRules(logging.NOTSET))
@@ -174,7 +174,7 @@ def setup_logging(
         stream=stream if stream is not None else sys.stderr,
         options=options,
     )
-    present = _installed.get()
+    present = _installed.current
     if present is not None:
         if present._intent == intent:  # noqa: SLF001 - the two halves of one module
             present._route()  # noqa: SLF001 - as above
@@ -187,7 +187,7 @@ def setup_logging(
 
 def current_logging() -> Logging | None:
     """Logging as set up in this process, or None."""
-    return _installed.get()
+    return _installed.current
 
 
 def _check_arguments(
