@@ -60,7 +60,7 @@ class Lock:
         self._key = key
         self._lease = lease
         self._wait = wait
-        self._token = secrets.token_hex(16)
+        self._token = ""
         self._fence = 0
         self._ends = 0.0  # of the lease, monotonic
         self._taking = False
@@ -106,6 +106,9 @@ class Lock:
             )
         deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._taking = True
+        self._token = secrets.token_hex(
+            16
+        )  # a call of an earlier time that lands late must not touch this one
         gate = self._locks.gates.take(self._key)
         try:
             if not await gate.enter(deadline):
@@ -162,9 +165,8 @@ class Lock:
     async def _take(self, deadline: float | None) -> bool:
         """Ask until it is granted; the turn of this process is ours."""
         loop = asyncio.get_running_loop()
-        with self._locks.wakes.listen(
-            self._key
-        ) as waiter:  # before the question, so that no change is missed
+        # Listening begins before the question, so that no change between its answer and the wait is missed.
+        with self._locks.wakes.listen(self._key) as waiter:
             while True:
                 self._locks.check_open()
                 left = await self._ask()

@@ -139,6 +139,17 @@ async def test_a_lock_is_held_by_one_and_then_by_the_next(cache: VerbCache) -> N
     assert await first.release()
 
 
+async def test_a_late_call_of_an_earlier_time_does_not_touch_a_later_one(cache: VerbCache) -> None:
+    lock = await take(cache)
+    token, store = lock._token, cache.atomic.locks.store
+    await lock.release()
+    assert await lock.acquire(timeout=0)
+    assert not await store.release(lock._key, token)
+    assert not await store.renew(lock._key, token, 60)
+    assert lock.held
+    assert await lock.release()
+
+
 async def test_a_hundred_tasks_take_turns(cache: VerbCache) -> None:
     inside = 0
     fences = []
