@@ -190,7 +190,7 @@ def parse_address(url: str) -> Address:
     Raises:
         InvalidArgument: the URL does not name a server. The message never repeats the URL.
     """
-    if isinstance(url, str) and url.partition("://")[0] in _SENTINEL_SCHEMES:
+    if isinstance(url, str) and url.partition("://")[0].lower() in _SENTINEL_SCHEMES:
         return _sentinel_address(url)
     parts, port = _split(url)
     query = _query(parts.query, _ARGUMENTS | _TLS_ARGUMENTS if parts.scheme == "rediss" else _ARGUMENTS)
@@ -245,7 +245,7 @@ def _sentinel_address(url: str) -> Address:
     """By hand: `urlsplit` takes no list of hosts."""
     _check_characters(url)
     scheme, _, rest = url.partition("://")
-    tls = _SENTINEL_SCHEMES[scheme] == "rediss"
+    tls = _SENTINEL_SCHEMES[scheme.lower()] == "rediss"
     place, _, text = _joined(rest).partition("?")
     login_and_hosts, _, path = place.partition("/")
     login, _, hosts = login_and_hosts.rpartition("@")
