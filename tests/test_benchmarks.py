@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,44 +57,24 @@ def command(directory: Path, *arguments: str) -> list[str]:
     ]
 
 
-class Running:
-    """One benchmark's process."""
-
-    def __init__(self, directory: Path, name: str, *arguments: str) -> None:
-        self._name, self._directory = name, directory
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command(directory, name, *arguments), cwd=ROOT, stdout=pipe, stderr=pipe, text=True
-        )
-
-    def published(self) -> tuple[str, dict[str, Any]]:
-        """The printed text and the JSON, once it has ended."""
-        text, errors = self.process.communicate(timeout=55)
-        assert self.process.returncode == 0, errors
-        path = self._directory / f"{self._name}.quick.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        assert found["header"]["cpu"]
-        assert found["header"]["versions"]
-        return text, found
+SIZES = {"cache_get": "200", "hot_path": "20", "jobs_drain": "50", "jobs_pickup": "2", "jobs_recovery": "1"}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    """All of them at once: they mostly wait, and nothing is asserted about their speed."""
-    directory = tmp_path_factory.mktemp("benchmarks")
-    sizes = {
-        "cache_get": "200",
-        "hot_path": "20",
-        "jobs_drain": "50",
-        "jobs_pickup": "2",
-        "jobs_recovery": "1",
-    }
-    started = {name: Running(directory, name, "--size", size) for name, size in sizes.items()}
-    yield started
-    for one in started.values():
-        if one.process.poll() is None:
-            one.process.terminate()
-        one.process.communicate(timeout=30)
+def published(directory: Path, name: str) -> tuple[str, dict[str, Any]]:
+    """The text that a benchmark prints, and its JSON; nothing is asserted about its speed."""
+    done = subprocess.run(
+        command(directory, name, "--size", SIZES[name]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads((directory / f"{name}.quick.json").read_text(encoding="utf-8"))
+    assert found["header"]["cpu"]
+    assert found["header"]["versions"]
+    return done.stdout, found
 
 
 def assert_complete(text: str, found: dict[str, Any], contestants: set[str], figures: set[str]) -> None:
@@ -108,8 +87,8 @@ def assert_complete(text: str, found: dict[str, Any], contestants: set[str], fig
             assert all(figures <= set(one) for one in of_one["rounds"])
 
 
-def test_cache_get(running: dict[str, Running]) -> None:
-    text, found = running["cache_get"].published()
+def test_cache_get(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "cache_get")
     lone = found["points"].pop("1 task, taking turns call by call")
     assert set(lone) == {"redis.asyncio", "aioinfra"}
     assert set(found["points"]) == {"1 task", "10 tasks", "100 tasks", "1000 tasks"}
@@ -117,8 +96,8 @@ def test_cache_get(running: dict[str, Running]) -> None:
     assert_complete(text, found, contestants, {"rate", "p50_ms", "p99_ms", "cpu_us", "server_us"})
 
 
-def test_hot_path(running: dict[str, Running]) -> None:
-    text, found = running["hot_path"].published()
+def test_hot_path(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "hot_path")
     points = found["points"]
     pages = points.pop("a page of 10,000 series")
     assert set(pages) == {"idle loop", "aioprometheus' page", "aioinfra"}
@@ -140,8 +119,8 @@ def test_hot_path(running: dict[str, Running]) -> None:
     assert len(found["goals"]) == 6
 
 
-def test_jobs_drain(running: dict[str, Running]) -> None:
-    text, found = running["jobs_drain"].published()
+def test_jobs_drain(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "jobs_drain")
     contestants = {
         "arq, best setting",
         "arq, defaults",
@@ -151,8 +130,8 @@ def test_jobs_drain(running: dict[str, Running]) -> None:
     assert_complete(text, found, contestants, {"rate", "worker_us", "server_us", "commands"})
 
 
-def test_jobs_pickup(running: dict[str, Running]) -> None:
-    text, found = running["jobs_pickup"].published()
+def test_jobs_pickup(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "jobs_pickup")
     contestants = {
         "arq, best setting",
         "arq, defaults",
@@ -162,8 +141,8 @@ def test_jobs_pickup(running: dict[str, Running]) -> None:
     assert_complete(text, found, contestants, {"pickup_p99", "result_p99", "idle_commands"})
 
 
-def test_jobs_recovery(running: dict[str, Running]) -> None:
-    text, found = running["jobs_recovery"].published()
+def test_jobs_recovery(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "jobs_recovery")
     assert_complete(text, found, {"aioinfra Service worker"}, {"all", "first"})
 
 

@@ -16,11 +16,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import free_port
+
 pytestmark = pytest.mark.timeout(150)
 
 
 async def start(directory: Path, *arguments: str) -> Process:
     """The demo in a build log's surroundings: no terminal, and variables that would lead it astray."""
+    if (
+        "--port" not in arguments
+    ):  # 8000 by itself, which the demo of a test beside this one may be about to take
+        arguments += ("--port", str(free_port()))
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aioinfra", "demo", "--directory", str(directory), *arguments),
         stdout=PIPE,

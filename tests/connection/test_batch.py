@@ -241,7 +241,9 @@ async def test_a_hung_server_costs_each_caller_its_deadline_and_few_connections(
             waits += await asyncio.gather(*[read() for _ in range(50)])
             assert len(batcher) == 0
         assert min(waits) > 0.045
-        assert sorted(waits)[int(len(waits) * 0.98)] < 0.15  # 0.05 and a busy machine's share
+        assert (
+            sorted(waits)[int(len(waits) * 0.98)] < 0.4
+        )  # 0.05 and a busy machine's share; the socket's own timeout is 0.5
         assert client.figures().size <= 4  # one that answered, one in flight, two late
         server.continue_process()
         async with asyncio.timeout(2):

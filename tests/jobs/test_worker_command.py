@@ -144,7 +144,7 @@ async def test_sigterm_ends_it_while_its_server_hangs(
     try:
         async with command(tmp_path, server.url, queue) as worker:
             await worker.said("does not answer")
-            assert await worker.ends(within=6) == 0
+            assert await worker.ends(within=12) == 0
     finally:
         server.continue_process()
 

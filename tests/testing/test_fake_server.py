@@ -317,7 +317,7 @@ async def test_after_a_silence_later_commands_are_not_run(front: FakeRedis, pref
 
 
 async def test_what_no_rule_names_passes_unchanged(front: FakeRedis, prefix: str) -> None:
-    async with RedisClient(front.url) as client:
+    async with RedisClient(front.url, PoolOptions(acquire_timeout=10)) as client:
         large = bytes(range(256)) * 4_000
         assert await client.execute("SET", prefix + "k", large, "PX", 60_000) == b"OK"
         assert await client.execute("GET", prefix + "k") == large
