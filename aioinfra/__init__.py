@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aioinfra.backoff import Backoff
     from aioinfra.cache.decorator import cached
+    from aioinfra.cache.freshness import Freshness
     from aioinfra.cache.glob import escape
     from aioinfra.cache.manager import CacheManager
-    from aioinfra.cache.options import CacheOptions
+    from aioinfra.cache.options import CacheOptions, NearOptions
     from aioinfra.cache.store import MISS, NO_EXPIRY
     from aioinfra.cache.warm import WarmOptions
     from aioinfra.connection.pool import RedisClient
@@ -38,6 +39,8 @@ _HOMES = {
     "JobMiddleware": "aioinfra.jobs.middleware",
     "JobStatus": "aioinfra.jobs.job",
     "CacheOptions": "aioinfra.cache.options",
+    "Freshness": "aioinfra.cache.freshness",
+    "NearOptions": "aioinfra.cache.options",
     "MISS": "aioinfra.cache.store",
     "NO_EXPIRY": "aioinfra.cache.store",
     "RedisClient": "aioinfra.connection.pool",
@@ -61,10 +64,12 @@ __all__ = [
     "Backoff",
     "CacheManager",
     "CacheOptions",
+    "Freshness",
     "JobContext",
     "JobHandle",
     "JobMiddleware",
     "JobStatus",
+    "NearOptions",
     "RedisClient",
     "Retry",
     "Service",

@@ -1,4 +1,4 @@
-"""aioinfra's CacheManager as it comes."""
+"""aioinfra's CacheManager asking the server, as the clients beside it do: L1 would answer the same keys by itself."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aioinfra import CacheManager
+from aioinfra.cache.options import CacheOptions, NearOptions
 
 
 class Cache:
-    """Every setting at its default."""
+    """Every setting at its default, but L1, which is off."""
 
     def __init__(self, url: str) -> None:
-        self._cache = CacheManager(url)
+        self._cache = CacheManager(url, options=CacheOptions(near=NearOptions(enabled=False)))
 
     async def open(self) -> None:
         await self._cache.initialize()
