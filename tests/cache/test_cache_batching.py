@@ -149,6 +149,8 @@ async def test_a_value_that_trickles_holds_nobody_for_long(
         await direct.set("large", "x" * (24 << 20))
     async with FaultProxy(url) as proxy, CacheManager(proxy.url, namespace=prefix) as cache:
         assert await cache.get("absent") is None
+        async with asyncio.timeout(10):  # to connect may have taken a busy machine longer than the budget
+            await cache.wait_healthy()
         proxy.toxic(Bandwidth(5 << 20), direction=Direction.BOTH)
         started = time.monotonic()
         assert await cache.get("large") is None
