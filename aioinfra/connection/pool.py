@@ -321,8 +321,8 @@ class RedisClient:
             try:
                 await self._opener.aclose()
             finally:
-                if self._raw is not None:
-                    await self._raw.connection_pool.disconnect()
+                if self._raw is not None:  # cancelled at its beginning it would close none
+                    await asyncio.shield(self._raw.connection_pool.disconnect())
 
     async def __aenter__(self) -> Self:
         return self

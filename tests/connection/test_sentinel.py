@@ -16,8 +16,10 @@ from aioinfra.connection.master import Master, Sighting, read_sighting
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.connection.tracking import TrackingOptions, TrackingState
 from aioinfra.connection.translate import ReplyError
+from aioinfra.connection.wire import PushWire
 from aioinfra.errors import InvalidArgument, StoreUnavailable
 from aioinfra.testing import (
+    CancelledRun,
     ErrorReply,
     FakeRedis,
     RedisServer,
@@ -26,6 +28,7 @@ from aioinfra.testing import (
     ServerOptions,
     Silence,
     Value,
+    cancel_at_each_suspension,
 )
 from aioinfra.testing.answers import Answer
 from aioinfra.testing.server_process import ServerProcess
@@ -290,6 +293,38 @@ async def test_a_server_that_nobody_vouches_for_proves_nothing(
                 assert listener.confirmed_at < silent_at - 0.9
             assert await listener.wait_up(5)
             assert heard.reports.count(None) == 2, "armed anew"
+
+
+async def test_a_cancelled_opening_leaves_nothing_behind(pair: tuple[RedisServer, RedisServer]) -> None:
+    master, _ = pair
+    before = asyncio.all_tasks()
+    async with FakeRedis() as silent, FakeRedis() as sentinel:
+        silent.answer("SENTINEL", Silence())
+        tell(sentinel, master)
+
+        async def use() -> None:
+            async with RedisClient(url_of(silent, sentinel)) as client:
+                wire = await client.open_wire(PushWire)
+                wire.abort()
+                await client.ping()
+
+        async def check(_: CancelledRun) -> None:
+            await until(
+                lambda: not silent._sessions and not sentinel._sessions and asyncio.all_tasks() == before
+            )
+            async with asyncio.timeout(2):
+                while await connected(master):  # noqa: ASYNC110 - the server tells when it is asked
+                    await asyncio.sleep(0.005)
+
+        report = await cancel_at_each_suspension(use, check)
+        assert report.suspensions > 4
+        assert report.findings == ()
+
+
+async def connected(server: RedisServer) -> list[bytes]:
+    """The ordinary clients, but for the one that asks."""
+    clients: bytes = await server.admin("CLIENT", "LIST", "TYPE", "normal")
+    return clients.splitlines()[1:]
 
 
 # Against real ones
