@@ -56,7 +56,7 @@ class JobClient:
         self._redis = redis
         self._store: JobStore = RedisJobStore(redis, now_ms=script_time(clock))
         self._locator = JobLocator(redis, codec)
-        self._replies = ReplyListener(redis, os.urandom(8).hex())
+        self._replies = ReplyListener(redis, os.urandom(8).hex() if options.replies else None)
         self._reader = ResultReader(self._store, codec, self._replies)
         self._enqueuer = Enqueuer(
             self._store, codec, options, observer=guarded(observer), channel=self._replies.channel

@@ -55,6 +55,8 @@ class ClientOptions:
         timeout: seconds from the call within which an enqueue is stored or raises, its wait behind other
             enqueues and its repeats included.
         batch: bounds of one enqueue script call, and of what may wait behind it.
+        replies: whether a job names this client's channel, so that its worker says when it has ended. Without,
+            a queued job takes some 60 bytes less, and waiting for a result looks for it every now and then.
     """
 
     default_queue: str = DEFAULT_QUEUE
@@ -62,12 +64,15 @@ class ClientOptions:
     batch: BatchLimits = field(default_factory=lambda: BatchLimits(max_items=500))
     routes: Routes = NO_ROUTES
     middleware: Sequence[JobMiddleware] = ()
+    replies: bool = True
 
     def __post_init__(self) -> None:
         check_name("default_queue", self.default_queue)
         if not isinstance(self.routes, Routes):
             raise InvalidArgument("routes", "must be Routes")
         check_middleware("middleware", self.middleware)
+        if not isinstance(self.replies, bool):
+            raise InvalidArgument("replies", "must be a bool")
         value: object = self.timeout
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise InvalidArgument("timeout", "must be a finite number of seconds above 0")
@@ -90,7 +95,7 @@ class Enqueuer:
         codec: how they are written.
         options: see `ClientOptions`.
         observer: told of every stored job and store error.
-        channel: where the producer hears of a job's end.
+        channel: where the producer hears of a job's end, or None.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Enqueuer:
         options: ClientOptions,
         *,
         observer: JobObserver,
-        channel: str,
+        channel: str | None,
     ) -> None:
         self._store = store
         self._encoder = RequestEncoder(codec, options.queue_of, channel)
@@ -118,7 +123,7 @@ class Enqueuer:
         self._last_sent = -math.inf
         self._slack = min(_DUE_SLACK, options.timeout / 10)
         self._in_parcels = 0
-        self._room: asyncio.Future[None] | None = None
+        self._bulks_waiting: deque[asyncio.Event] = deque()
 
     async def one(self, request: JobRequest[Any]) -> tuple[StoredRequest, bool]:
         """Store a job; answers it with whether it is new. Raises as `JobClient.enqueue`."""
@@ -191,31 +196,38 @@ class Enqueuer:
     async def _some_room(self, *, wait: bool) -> int:
         """How many requests a bulk may hand in now; 0 when there is no room, unless it is to ``wait`` for some.
 
-        Bulks take half of the room at most, so that single enqueues find some.
+        Bulks take half of the room at most, so that single enqueues find some; and take turns.
 
         Raises:
             Overloaded: there was none for ``timeout`` seconds.
         """
-        most = max(1, self._options.batch.max_waiting // 2)
-        if (room := most - self._waiting()) > 0 or not wait:
-            return max(0, room)
+        if not self._bulks_waiting and (room := self._room()) > 0:
+            return room
+        if not wait:
+            return 0
+        turn = asyncio.Event()
+        self._bulks_waiting.append(turn)
         try:
             async with asyncio.timeout(self._options.timeout):
-                while (room := most - self._waiting()) < 1:
-                    if self._room is None:
-                        self._room = asyncio.get_running_loop().create_future()
-                    await asyncio.shield(self._room)
+                while self._bulks_waiting[0] is not turn or (room := self._room()) < 1:
+                    turn.clear()
+                    await turn.wait()
         except TimeoutError:
             raise Overloaded(f"{self._waiting()} enqueues wait behind the batch in flight") from None
+        finally:
+            self._bulks_waiting.remove(turn)
+            self._tell_of_room()
         return room
+
+    def _room(self) -> int:
+        return max(1, self._options.batch.max_waiting // 2) - self._waiting()
 
     def _waiting(self) -> int:
         return len(self._batcher) + self._in_parcels
 
     def _tell_of_room(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.set_result(None)
+        if self._bulks_waiting:
+            self._bulks_waiting[0].set()
 
     async def aclose(self) -> None:
         """Wait for the enqueues under way; then refuse."""

@@ -44,14 +44,14 @@ class RequestEncoder:
     Args:
         codec: how they are written.
         queue_of: where a job goes that names no queue.
-        channel: where the producer hears of a job's end.
+        channel: where the producer hears of a job's end, or None.
     """
 
-    def __init__(self, codec: JobCodec, queue_of: Callable[[str], str], channel: str) -> None:
+    def __init__(self, codec: JobCodec, queue_of: Callable[[str], str], channel: str | None) -> None:
         self._codec = codec
         self._is_json = isinstance(codec, JsonCodec)
         self._queue_of = queue_of
-        self._channel = channel
+        self._reply = NO_HEADERS if channel is None else {REPLY_HEADER: channel}
 
     def one(self, request: JobRequest[Any]) -> StoredRequest:
         """Raises InvalidArgument, EncodeError."""
@@ -83,8 +83,8 @@ class RequestEncoder:
     def _headers(self) -> Mapping[str, str]:
         request_id = correlation.request_id()
         if request_id is None:
-            return {REPLY_HEADER: self._channel}
-        return {correlation.REQUEST_ID: request_id, REPLY_HEADER: self._channel}
+            return self._reply
+        return {correlation.REQUEST_ID: request_id, **self._reply}
 
     def _common(self, request: JobRequest[Any], headers: Mapping[str, str]) -> _Common:
         due = None if request.at is None else int(request.at * 1000)

@@ -27,18 +27,25 @@ class ReplyListener:
 
     Args:
         client: the server; owned by the caller.
-        name: unique name of the channel.
+        name: unique name of the channel; None listens to nothing, and whoever waits looks.
+
+    Attributes:
+        channel: its whole name.
     """
 
-    def __init__(self, client: RedisClient, name: str) -> None:
-        self.channel = REPLY_PREFIX + name
+    def __init__(self, client: RedisClient, name: str | None) -> None:
+        self.channel = None if name is None else REPLY_PREFIX + name
         self._waiting: defaultdict[str, set[Watch]] = defaultdict(set)
-        self._subscription = Subscription(client, self.channel, self._told, self._resubscribed)
+        self._subscription = (
+            None
+            if self.channel is None
+            else Subscription(client, self.channel, self._told, self._resubscribed)
+        )
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Listen, from the first call on. Whoever waits already looks again when the channel is up."""
-        if self._task is None:
+        if self._task is None and self._subscription is not None:
             self._task = asyncio.create_task(self._subscription.run(), name="aioinfra-replies")
 
     def watch(self, job_id: str) -> Watch:
@@ -55,7 +62,7 @@ class ReplyListener:
     @property
     def is_up(self) -> bool:
         """Whether the channel is subscribed right now."""
-        return self._subscription.is_up
+        return self._subscription is not None and self._subscription.is_up
 
     def _told(self, message: bytes) -> None:
         for job_id, result in read_message(message):

@@ -10,7 +10,6 @@ from aioinfra.jobs.execute import Runnable
 from aioinfra.jobs.job import (
     REPLY_HEADER,
     REPLY_PREFIX,
-    Aborted,
     Action,
     Failed,
     Finish,
@@ -84,10 +83,12 @@ def _milliseconds(delay: object) -> int:
 
 def outcome_name(outcome: Outcome) -> str:
     """The outcome's word in metrics and logs."""
+    if type(outcome) is Succeeded:
+        return "succeeded"
     if isinstance(outcome, Failed):
         return "dead" if outcome.bury else "failed"
     if isinstance(outcome, Retried):
         return "retried"
     if isinstance(outcome, Released):
         return "released"
-    return "aborted" if isinstance(outcome, Aborted) else "succeeded"
+    return "aborted"

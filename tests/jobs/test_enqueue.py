@@ -14,7 +14,9 @@ from aioinfra.connection.batch import DEFAULT_LIMITS, BatchLimits
 from aioinfra.connection.translate import ReplyError
 from aioinfra.errors import (
     DeadlineExceeded,
+    EncodeError,
     EnqueueUncertain,
+    InvalidArgument,
     Overloaded,
     StoreDenied,
     StoreError,
@@ -258,3 +260,73 @@ async def test_a_bulk_may_take_as_long_as_its_bytes_do() -> None:
     large = await bulk.many([JobRequest[Any]("t", ("x" * 5_000_000,), queue="q")], created)
     assert large == [True], "one that is larger than a part leaves alone"
     await bulk.aclose()
+
+
+class Ordered(Answers):
+    """Stores for a while, and remembers in which batches it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Added.STORED)
+        self.batches: list[list[str]] = []
+        self.asked = asyncio.Event()
+
+    async def add(self, requests: Sequence[StoredRequest], *, repeated: bool, deadline: float) -> list[Added]:
+        self.batches.append([request.job_id for request in requests])
+        self.asked.set()
+        await asyncio.sleep(0.002)
+        return [Added.STORED] * len(requests)
+
+
+async def test_a_bulk_is_stored_in_order_and_a_batch_holds_no_more_jobs_than_it_may() -> None:
+    store = Ordered()
+    jobs = enqueuer(store, BatchLimits(max_items=10))
+    names = [f"{number}" for number in range(95)]
+    bulk = asyncio.create_task(jobs.many([JobRequest[Any]("t", job_id=name) for name in names], created))
+    others = [asyncio.create_task(jobs.one(JobRequest[Any]("t", job_id=f"single-{at}"))) for at in range(25)]
+    assert await bulk == [True] * 95
+    await asyncio.gather(*others)
+    assert max(map(len, store.batches)) == 10
+    stored = [name for batch in store.batches for name in batch]
+    assert [name for name in stored if not name.startswith("single")] == names
+    assert len(stored) == 120
+
+
+async def test_a_cancelled_bulk_sends_nothing_more() -> None:
+    store = Ordered()
+    jobs = enqueuer(store, BatchLimits(max_items=10))
+    bulk = asyncio.create_task(jobs.many([JobRequest[Any]("t")] * 1_000, created))
+    await store.asked.wait()
+    bulk.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bulk
+    await jobs.aclose()
+    assert sum(map(len, store.batches)) <= 20
+
+
+async def test_what_is_wrong_with_the_last_request_of_a_bulk_is_found_before_any_is_stored() -> None:
+    store = Ordered()
+    good = JobRequest[Any]("t", (1,))
+    for wrong in (
+        JobRequest[Any]("t", [1]),  # type: ignore[arg-type]  # that is the test
+        JobRequest[Any]("t", (), {1: 1}),  # type: ignore[dict-item]  # that is the test
+        JobRequest[Any]("t", priority=True),
+        JobRequest[Any]("t", (object(),)),
+        JobRequest[Any]("t", headers={"a": 1}),  # type: ignore[dict-item]  # that is the test
+    ):
+        with pytest.raises((InvalidArgument, EncodeError)):
+            await enqueuer(store).many([good, good, wrong], created)
+    assert store.batches == []
+
+
+async def test_bulks_that_wait_for_room_take_turns() -> None:
+    store = Ordered()
+    jobs = enqueuer(store, BatchLimits(max_items=10, max_waiting=20))
+    bulks = [
+        asyncio.create_task(
+            jobs.many([JobRequest[Any]("t", job_id=f"{name}-{at}") for at in range(50)], created)
+        )
+        for name in "abc"
+    ]
+    await asyncio.gather(*bulks)
+    turns = [batch[0].partition("-")[0] for batch in store.batches]
+    assert turns == ["a", "b", "c"] * 5
