@@ -20,6 +20,10 @@
     │   ├── WrongType                       the key holds another type
     │   └── ReplyTooLarge                   more than the bound of one call's replies
     ├── Overloaded                          a bounded queue is full
+    ├── LoadTimeout (TimeoutError)          a loader took longer than its hard timeout
+    ├── CounterOverflow (OverflowError)     a counter would pass 2**53
+    ├── LockLost                            the lease of a lock ended too early
+    ├── LockTimeout (TimeoutError)          a lock did not become free in time
     ├── EmbeddedServerError                 the embedded server cannot be found or started
     └── JobError
         ├── EnqueueUncertain                stored or not: unknown after every safe retry
@@ -152,6 +156,18 @@ class Overloaded(AioinfraError):
 
 class LoadTimeout(AioinfraError, TimeoutError):
     """A loader took longer than its hard timeout; it was cancelled."""
+
+
+class CounterOverflow(AioinfraError, OverflowError):
+    """A counter would pass 2**53, and is as it was."""
+
+
+class LockLost(AioinfraError):
+    """The lease of a lock ended before its holder released it: others may have held it meanwhile."""
+
+
+class LockTimeout(AioinfraError, TimeoutError):
+    """A lock did not become free in the time that was given."""
 
 
 class EmbeddedServerError(AioinfraError):

@@ -18,17 +18,13 @@ from aioinfra.cache.locks import Lock, Locks
 from aioinfra.cache.store import MISS, NO_EXPIRY, Forever, Ttl
 from aioinfra.codec.bounds import check_whole
 from aioinfra.codec.layout import Tags
-from aioinfra.errors import AioinfraError, StoreError
+from aioinfra.errors import StoreError
 
 MOST_NUMBER: Final = 2**53
 """Largest absolute value of a counter: the server's Lua counts in binary64, exact up to here."""
 
 _TRIES: Final = 5
 _AT_ONCE: Final = 1000
-
-
-class CounterOverflow(AioinfraError, OverflowError):
-    """A counter would pass 2**53, and is as it was."""
 
 
 class Currency(Protocol):

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from aioinfra.cache.atomic import MOST_NUMBER, CounterOverflow
+from aioinfra.cache.atomic import MOST_NUMBER
 from aioinfra.cache.local import LocalCache
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.codec import JSON
@@ -25,7 +25,7 @@ from aioinfra.codec.layout import (
     read_header,
     read_tags,
 )
-from aioinfra.errors import DecodeError, WrongType
+from aioinfra.errors import CounterOverflow, DecodeError, WrongType
 
 _GENERATION_AND_TIMES: Final = struct.Struct("<8sdd")
 _EXPIRES: Final = struct.Struct("<d")

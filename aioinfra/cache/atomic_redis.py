@@ -7,12 +7,12 @@ from collections.abc import Callable
 from hashlib import sha1
 from typing import Any, Final
 
-from aioinfra.cache.atomic import CounterOverflow, Currency
+from aioinfra.cache.atomic import Currency
 from aioinfra.cache.script_lane import ScriptLane
 from aioinfra.cache.ttl import milliseconds
 from aioinfra.codec.layout import GENERATION_AT, SIZE, TIMES_AT, read_tags
 from aioinfra.connection.translate import ReplyError
-from aioinfra.errors import StoreUnavailable, WrongType
+from aioinfra.errors import CounterOverflow, StoreUnavailable, WrongType
 
 _MOST_DOUBTS: Final = 8
 

@@ -15,6 +15,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from aioinfra.cache.atomic_parts import AtomicParts
 from aioinfra.cache.entries import Entries
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
@@ -139,6 +140,26 @@ class Backend:
         return Layers(
             self.store, self.epoch, plan.clock, tags, plan.generation, self.near, leases, copies=copies
         )
+
+    def atomic_parts(self) -> AtomicParts:
+        """What the atomic verbs work on."""
+        return AtomicParts(
+            self.client,
+            self._plan.options.redis,
+            self.names,
+            self.memory,
+            self.wakes,
+            self._plan.clock,
+            self._plan.generation,
+            self.layers.tags,
+            self._load,
+            lambda: self.store.era is not None,
+            self._heard,
+        )
+
+    async def _load(self) -> None:
+        if self._server is not None:
+            await self.load(self._server)
 
     def _heard(self) -> bool:
         return self.near is not None and self.near.vouched

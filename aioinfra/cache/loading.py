@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,7 +53,6 @@ class Layers:
         generation: the current one of the namespace.
         near: L1; None without.
         leases: None when each process loads for itself.
-        slide: begins the life of a key anew, for so many seconds.
         copies: every reader gets an object of its own from L1.
     """
 
@@ -64,7 +63,6 @@ class Layers:
     generation: Generation
     near: Near | None = None
     leases: Leases | None = None
-    slide: Callable[[str, float], Coroutine[Any, Any, object]] | None = None
     copies: bool = False
 
 

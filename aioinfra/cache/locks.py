@@ -22,21 +22,13 @@ from aioinfra.cache.lock_store import LockStore
 from aioinfra.cache.wakes import Wakes
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number
-from aioinfra.errors import AioinfraError, LifecycleError, StoreError, StoreUnavailable
+from aioinfra.errors import AioinfraError, LifecycleError, LockLost, LockTimeout, StoreError, StoreUnavailable
 
 LEAST_LEASE: Final = 0.05
 MOST_LEASE: Final = 86_400.0
 _MOST_WAIT: Final = 86_400.0 * 366
 _REPEATS: Final = 2
 _SPREAD: Final = 0.02  # seconds over which the waiters of a fleet ask once a lease has lapsed
-
-
-class LockLost(AioinfraError):
-    """The lease of a lock ended before its holder released it: others may have held it meanwhile."""
-
-
-class LockTimeout(AioinfraError, TimeoutError):
-    """A lock did not become free in the time that was given."""
 
 
 class Lock:

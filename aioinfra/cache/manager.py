@@ -13,6 +13,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from aioinfra.cache.atomic import Atomic, AtomicVerbs
+from aioinfra.cache.atomic_parts import AtomicSeams, make_atomic
 from aioinfra.cache.backend import Backend, BackendPlan
 from aioinfra.cache.bulk import get_many
 from aioinfra.cache.entries import Entry
@@ -23,6 +25,7 @@ from aioinfra.cache.glob import check_pattern, escape
 from aioinfra.cache.keys import check_key, full_key
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.loading import Layers, Load
+from aioinfra.cache.many import Many, ReadMany
 from aioinfra.cache.names import Names
 from aioinfra.cache.near import Near
 from aioinfra.cache.observer import CacheObserver
@@ -42,6 +45,7 @@ from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmR
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number, check_whole
 from aioinfra.codec.envelope import Envelope, Generation
+from aioinfra.codec.layout import Stamp
 from aioinfra.codec.pickle import SigningKey
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import InvalidArgument, LifecycleError
@@ -53,7 +57,7 @@ Consistency = Literal["near", "strong"]
 Mode = Literal["read", "strong", "refresh"]
 
 
-class CacheManager:
+class CacheManager(AtomicVerbs):
     """A cache on Redis or Valkey, or in this process' memory. One event loop at a time.
 
     ::
@@ -132,6 +136,7 @@ class CacheManager:
         if redis_url is not None:
             _check_url(redis_url)
         self._backend: Backend | None = None
+        self._verbs: Atomic | None = None
         self._turn = asyncio.Lock()  # of opening and closing
         self._closed_reads = self._reads = ReadThrough(self._closed_layers(), self._figures)
 
@@ -162,6 +167,8 @@ class CacheManager:
                 await backend.start()
                 self._backend = backend
                 self._reads = ReadThrough(backend.layers, self._figures)
+                self._verbs = make_atomic(backend.atomic_parts(), self._seams())
+                self._reads.slide = self._verbs.store.expire
         return self
 
     async def close(self) -> None:
@@ -171,8 +178,11 @@ class CacheManager:
             if backend is not None and backend.near is not None:
                 self._figures.l1_hits += backend.near.hits
             reads, self._reads = self._reads, self._closed_reads
+            verbs, self._verbs = self._verbs, None
             try:
                 await reads.flights.aclose()
+                if verbs is not None:
+                    await verbs.aclose()
             finally:
                 if backend is not None:
                     await backend.aclose()
@@ -184,6 +194,33 @@ class CacheManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    # What the atomic verbs need
+
+    def _atomic(self) -> Atomic:
+        if self._verbs is None:
+            raise LifecycleError(
+                "the cache is not open: await initialize(), or use it in `async with cache:`"
+            )
+        return self._verbs
+
+    def _full(self, key: str) -> str:
+        return full_key(self._namespace, key)
+
+    def _seams(self) -> AtomicSeams:
+        reads, kind = self._reads, self._kind
+
+        def changed(key: str) -> None:
+            reads.flights.forget(key)
+            if reads.near is not None:
+                reads.near.changed((key,))
+
+        return AtomicSeams(
+            lifetime=lambda ttl: check_ttl(ttl, self._default_ttl),
+            seal=lambda value: kind.envelope.seal(value, Stamp(0.0)),
+            opened=lambda data: reads.opened(data, kind),
+            changed=changed,
+        )
 
     # Single keys
 
@@ -238,6 +275,16 @@ class CacheManager:
         if mode == "refresh":
             return self._reads.refresh(full, load, kind, tags)
         return self._reads.get_or_load(full, load, kind, tags, strong=mode == "strong")
+
+    def read_many(self, wanted: Many, *, refresh: bool = False) -> Coroutine[Any, Any, dict[Any, Any]]:
+        """Values of a kind by id, from L1, the server or the loader. For decorators; the keys are full."""
+        reading = ReadMany(self._reads, self._figures)
+        return reading.refresh(wanted) if refresh else reading.get_or_load(wanted)
+
+    @property
+    def namespace(self) -> str:
+        """What all keys begin with on the server."""
+        return self._namespace
 
     def near_entry(self, key: str, kind: Kind) -> tuple[Near | None, Entry | None]:
         """L1, and what it would answer under a key for values of a kind. For decorators."""

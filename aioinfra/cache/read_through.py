@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aioinfra.cache.entries import Entry
@@ -46,6 +46,8 @@ class ReadThrough:
         self.near: Near | None = layers.near
         self._copies = layers.copies
         self.flights = Flights()
+        self.slide: Callable[[str, float], Coroutine[Any, Any, object]] | None = None
+        """Begins the life of a key anew, for so many seconds."""
         self._figures = figures
         self._now = layers.clock.monotonic
         self._loading = Loading(layers, figures)
@@ -267,12 +269,12 @@ class ReadThrough:
 
     def _slide(self, entry: Entry, kind: Kind) -> None:
         """Begin the ttl anew, at most once per half of it."""
-        if kind.ttl is not None and entry.fresh_until - self._now() < kind.ttl / 2:
-            slide = self.layers.slide
-            if slide is not None:
-                entry.fresh_until = self._now() + kind.ttl
-                entry.quiet = entry.deadline = entry.fresh_until - kind.ttl / 2
-                self.flights.detach(slide(entry.key, kind.ttl))
+        ttl = kind.ttl
+        if ttl is None or self.slide is None or entry.fresh_until - self._now() >= ttl / 2:
+            return
+        entry.fresh_until = self._now() + ttl
+        entry.quiet = entry.deadline = entry.fresh_until - ttl / 2
+        self.flights.detach(self.slide(entry.key, ttl))
 
     async def _fly(self, wanted: Wanted) -> Any:
         while True:

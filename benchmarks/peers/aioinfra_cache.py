@@ -1,4 +1,4 @@
-"""aioinfra's CacheManager asking the server, as the clients beside it do: L1 would answer the same keys by itself."""
+"""aioinfra's CacheManager asking the server, as the clients beside it do; L1 would answer by itself."""
 
 from __future__ import annotations
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from aioinfra.cache.atomic import CounterOverflow
 from aioinfra.cache.store import MISS, NO_EXPIRY
 from aioinfra.codec.layout import Stamp, read_header
 from aioinfra.codec.msgpack import MsgpackCodec
-from aioinfra.errors import EncodeError, InvalidArgument, StoreUnavailable, WrongType
+from aioinfra.errors import CounterOverflow, EncodeError, InvalidArgument, StoreUnavailable, WrongType
 from aioinfra.testing import FaultProxy, Latency, VirtualClock, cancel_at_each_suspension
 from tests.cache.atomic_workload import KEYS, TASKS, Fleet, VerbCache, memory_cache, server_cache, until
 from tests.conftest import OwnServer, OwnServerFactory

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from aioinfra.cache.lock_store import Grant, LockStore
-from aioinfra.cache.locks import Lock, LockLost, LockTimeout
-from aioinfra.errors import InvalidArgument, LifecycleError, StoreUnavailable
+from aioinfra.cache.locks import Lock
+from aioinfra.errors import InvalidArgument, LifecycleError, LockLost, LockTimeout, StoreUnavailable
 from aioinfra.testing import CancelledRun, FaultProxy, VirtualClock, cancel_at_each_suspension
 from tests.cache.atomic_workload import HOLD, TASKS, Fleet, VerbCache, memory_cache, server_cache, until
 from tests.conftest import OwnServer, OwnServerFactory

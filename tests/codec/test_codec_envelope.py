@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aioinfra.codec.envelope import Envelope, EnvelopeOptions, Generation, OutdatedError
@@ -82,6 +82,7 @@ def test_only_what_saves_is_compressed() -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=80) | st.binary(max_size=60).map(lambda rest: header(length=len(rest)) + rest))
 def test_junk_is_a_decode_error(data: bytes) -> None:
+    assume(data[2:3] != b"\0")  # bytes as they are: any payload is one
     envelope = Envelope(SignedPickle("a key of the tests!"))
     with pytest.raises(DecodeError):
         envelope.open(data)
