@@ -17,11 +17,11 @@ from aioinfra.cache.atomic import Atomic, AtomicVerbs
 from aioinfra.cache.atomic_parts import AtomicSeams, make_atomic
 from aioinfra.cache.backend import Backend, BackendPlan
 from aioinfra.cache.bulk import get_many
+from aioinfra.cache.clearing import ClearingVerbs
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
-from aioinfra.cache.glob import check_pattern, escape
 from aioinfra.cache.keys import check_key, full_key
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.loading import Layers, Load
@@ -39,7 +39,7 @@ from aioinfra.cache.options import (
 )
 from aioinfra.cache.read_through import ReadThrough
 from aioinfra.cache.store import MISS, ClosedStore, Lifetime, Ttl
-from aioinfra.cache.tags import TagBook, check_tags, namespace_tag
+from aioinfra.cache.tags import TagBook, check_tags
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmReport, warm
 from aioinfra.clock import SYSTEM_CLOCK, Clock
@@ -57,7 +57,7 @@ Consistency = Literal["near", "strong"]
 Mode = Literal["read", "strong", "refresh"]
 
 
-class CacheManager(AtomicVerbs):
+class CacheManager(AtomicVerbs, ClearingVerbs):
     """A cache on Redis or Valkey, or in this process' memory. One event loop at a time.
 
     ::
@@ -354,56 +354,6 @@ class CacheManager(AtomicVerbs):
         await self._figures.timed("mset", self._reads.set_many(full, kind))
         return True
 
-    async def clear(
-        self,
-        pattern: str | None = None,
-        *,
-        namespace: str | None = None,
-        all: bool = False,  # noqa: A002 - the documented name
-    ) -> int:
-        """Remove the keys that match a glob within the namespace of this cache; how many.
-
-        Put literals into the pattern through `escape`. Walks all keys of the database in steps that never
-        block the server: O(keys in the database). Every key goes with ``all=True``: at once for readers, then from
-        memory. ``namespace`` ends the values of functions decorated with that namespace, in one write; 0 then,
-        since they are not counted.
-
-        Raises:
-            InvalidArgument: no pattern, or one without a literal character, without ``all=True``.
-        """
-        if namespace is not None:
-            if pattern is not None or all:
-                raise InvalidArgument("namespace", "give either a namespace or a pattern")
-            await self.invalidate_tag(namespace_tag(check_key(namespace, "namespace")))
-            return 0
-        pattern = escape(self._namespace) + check_pattern(pattern, everything=all)
-        if all and self._backend is not None:
-            await self._figures.timed("clear", self._backend.renew(self._reads.store), quiet=True)
-        removed = await self._figures.timed("clear", self._reads.clear(pattern))
-        self._figures.deletes += removed
-        return removed
-
-    async def invalidate_tag(self, *tags: str) -> None:
-        """End every value that carries one of these tags, in every process. One write, however many they are.
-
-        A value that is being loaded meanwhile is born outdated. Raises as `delete`.
-        """
-        await self._figures.timed("delete", self._reads.layers.tags.invalidate(check_tags(tags)))
-
-    async def invalidate_all(self) -> None:
-        """End every value of this cache, in every process: one write. They leave the server with their TTLs."""
-        self._reads.flights.forget_all()
-        await self._figures.timed("clear", self._open().renew(self._reads.store))
-
-    async def barrier(self, timeout: float = 1.0) -> bool:
-        """Wait until this process has heard of every write that was acknowledged, anywhere, before this call.
-
-        A get afterwards never answers what such a write has replaced. One round trip; False when that cannot be
-        told within ``timeout`` seconds: then ask with ``consistency="strong"``.
-        """
-        check_number("timeout", timeout, 0.001, 3600)
-        return await self._open().barrier(timeout)
-
     async def warm_cache(
         self, loader: Source, *, ttl: Ttl = None, options: WarmOptions = DEFAULT_WARM_OPTIONS
     ) -> WarmReport:
@@ -430,6 +380,10 @@ class CacheManager(AtomicVerbs):
     async def health_check(self) -> CacheHealth:
         """The state now. One PING; never raises for a server's fault."""
         return await self._open().health()
+
+    @property
+    def _is_open(self) -> bool:
+        return self._backend is not None
 
     def _open(self) -> Backend:
         if self._backend is None:
