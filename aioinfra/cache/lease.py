@@ -37,11 +37,13 @@ class Asked:
     Attributes:
         answer: "leads", "found", "held", "failed", or "none": there are no leases now.
         seconds: until a lease that is held ends, or one that failed lets others try.
+        clears, seen: of one who leads: what must not have changed when the value is stored.
     """
 
     answer: Literal["leads", "found", "held", "failed", "none"]
     seconds: float = 0.0
     clears: bytes = b""
+    seen: bytes = b""
 
 
 class Lease:
@@ -49,12 +51,12 @@ class Lease:
 
     __slots__ = ("_clears", "_leases", "_seen", "ended", "key", "lost", "token")
 
-    def __init__(self, leases: Leases, key: str, token: str, clears: bytes, seen: bytes) -> None:
+    def __init__(self, leases: Leases, key: str, token: str, asked: Asked) -> None:
         self._leases = leases
         self.key = key
         self.token = token
-        self._clears = clears
-        self._seen = seen
+        self._clears = asked.clears
+        self._seen = asked.seen
         self.ended = False
         self.lost = False
 
@@ -136,8 +138,10 @@ class Leases:
         """What is being made anywhere is late. Raises StoreError."""
         await self._client.execute("INCR", self._names.clears, deadline=self._budget)
 
-    async def ask(self, key: str, token: str, seen: bytes) -> Asked:
+    async def ask(self, key: str, token: str, seen: bytes, *, patient: bool = False) -> Asked:
         """Ask for a lease. ``seen``: what of the stored value was seen and is not wanted; `ANYTHING` takes it.
+
+        After a failure only who is ``patient`` is told of it; another one leads.
 
         Raises:
             StoreError: the server refused; without a server, or with a full one, the answer is "none".
@@ -145,21 +149,21 @@ class Leases:
         if not self._open():
             return Asked("none")
         force = seen == ANYTHING
-        arguments = (token, milliseconds(self.seconds), seen, "1" if force else "0")
+        arguments = (token, milliseconds(self.seconds), seen, "1" if force else "0", "1" if patient else "0")
         try:
             answer, *rest = await self.run(_script("lease"), self.keys(key), arguments)
         except (StoreUnavailable, StoreFull):
             return Asked("none")
         if answer == b"leads":
-            return Asked("leads", clears=rest[0])
+            return Asked("leads", clears=rest[0], seen=rest[1])
         if answer == b"found":
             return Asked("found")
         left = max(0, rest[0]) / 1000 + _SLACK
         return Asked("failed" if answer == b"failed" else "held", left)
 
-    def lease(self, key: str, token: str, asked: Asked, seen: bytes) -> Lease:
+    def lease(self, key: str, token: str, asked: Asked) -> Lease:
         """The lease that was given."""
-        return Lease(self, key, token, asked.clears, seen)
+        return Lease(self, key, token, asked)
 
     async def run(self, script: Script, keys: list[str], arguments: tuple[str | bytes | int, ...]) -> Any:
         """Run a script within the budget."""

@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NoReturn
 
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
@@ -147,34 +147,34 @@ class Loading:
         leases = self._layers.leases
         if leases is None:
             return await self._made(flight, wanted, None)
-        token, waited = new_token(), False
+        token, patience = new_token(), self._layers.clock.monotonic() + leases.seconds
         with leases.listen(wanted.key) as waiter:
             while True:
-                asked = await leases.ask(wanted.key, token, wanted.mark)
+                asked = await leases.ask(wanted.key, token, wanted.mark, patient=wanted.stale)
                 if asked.answer == "leads":
-                    return await self._made(
-                        flight, wanted, leases.lease(wanted.key, token, asked, wanted.mark)
-                    )
+                    return await self._made(flight, wanted, leases.lease(wanted.key, token, asked))
+                if asked.answer == "none":
+                    return await self._made(flight, wanted, None)
                 if asked.answer == "found":
                     found = await wanted.find()
                     if found.entry is not None:
                         return found.entry.value
-                    return await self._made(flight, wanted, None)  # it went again, or cannot be read
-                if asked.answer != "held":
-                    return await self._unleased(flight, wanted, asked)
+                    wanted = replace(wanted, mark=found.mark)  # it went again, or cannot be read
+                    continue
                 if wanted.stale:
-                    raise StillOldError
-                if flight.nested and waited:
-                    # Two processes whose loaders need each other's values would wait for ever.
+                    self._still_old(wanted, asked)
+                if flight.nested and self._layers.clock.monotonic() >= patience:
+                    # Two processes whose loaders need each other's values would wait for ever. Who has the lease
+                    # stores; of what is made without it nobody would know whether it is late.
+                    flight.current = False
                     return await self._made(flight, wanted, None)
                 self._figures.lease_waits += 1
-                waited = not await waiter.wait(min(asked.seconds, leases.seconds))
+                await waiter.wait(min(asked.seconds, leases.seconds))
 
-    async def _unleased(self, flight: Flight[Any], wanted: Wanted, asked: Asked) -> Any:
-        if asked.answer == "failed" and wanted.stale:
+    def _still_old(self, wanted: Wanted, asked: Asked) -> NoReturn:
+        if asked.answer == "failed":
             self.failures.remember(wanted.key, asked.seconds)
-            raise StillOldError
-        return await self._made(flight, wanted, None)
+        raise StillOldError
 
     async def _made(self, flight: Flight[Any], wanted: Wanted, lease: Lease | None) -> Any:
         if lease is None:
@@ -237,11 +237,14 @@ class Loading:
         self, key: str, data: bytes, ttl: float | None, lease: Lease | None, era: int | None
     ) -> None:
         """Store what was made; its caller has the value in any case."""
+        now = self._layers.store.era
         try:
-            if lease is not None and era is not None and self._layers.store.era == era:
+            if now is not None and lease is not None:
                 await self._store_leased(key, data, ttl, lease)
-            else:
+            elif now is None or now == era:
                 await self.put(key, data, ttl)
+            else:  # made in an outage that is over: nobody knows what others changed meanwhile
+                self._figures.late += 1
         except (StoreError, Overloaded):
             self._figures.not_stored += 1
 
@@ -254,8 +257,15 @@ class Loading:
                 self._figures.sets += 1
             else:
                 self._figures.late += 1
-        except (StoreUnavailable, StoreFull):
+        except StoreFull:
             await self.put(key, data, ttl)  # which knows what to do then
+        except StoreUnavailable:
+            # Unknown whether it is stored, or late. Never again without the lease, unless memory is to keep it.
+            with contextlib.suppress(StoreUnavailable):
+                await self._layers.store.ping()
+            if self._layers.store.era is not None:
+                raise
+            await self.put(key, data, ttl)
         finally:
             if near is not None:
                 near.changed([key])

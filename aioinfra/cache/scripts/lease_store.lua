@@ -2,7 +2,7 @@
 -- namespace was cleared, or another value was written meanwhile. Ends the lease in any case.
 --
 -- KEYS: 1 the value, 2 its lease, 3 the number of clears of the namespace
--- ARGV: 1 token, 2 clears as lease.lua gave them, 3 bytes 8 to 23 of the value seen before, "*" not to compare,
+-- ARGV: 1 token, 2 clears and 3 bytes 8 to 23 of the value that was there, as lease.lua gave them,
 --       4 sealed value, 5 milliseconds to live, "0" for good
 -- Returns: 1 stored, 0 late.
 -- Invariant: repeated after a lost reply it answers 0 and changes nothing, since the lease is gone.
@@ -10,7 +10,7 @@
 if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 local clears = redis.pcall('GET', KEYS[3])
 local late = (type(clears) == 'string' and clears or '') ~= ARGV[2]
-if not late and ARGV[3] ~= '*' then
+if not late then
   local seen = redis.pcall('GETRANGE', KEYS[1], 8, 23)
   late = type(seen) == 'string' and seen ~= '' and seen ~= ARGV[3]
 end
