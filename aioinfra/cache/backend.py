@@ -43,6 +43,7 @@ from aioinfra.errors import AioinfraError, StoreError, StoreFull, StoreUnavailab
 logger = logging.getLogger("aioinfra.cache")
 
 _TIME_EVERY: Final = 60.0  # seconds between two looks at the server's clock
+_AGAIN: Final = 0.1  # seconds until a generation that is known to have changed is asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Backend:
         self.generation = NamespaceGeneration(self.names.generation, plan.generation)
         self.epoch = Epoch(plan.clock)
         self._stirred = asyncio.Event()
+        self._changes, self._known = 1, 0  # of the generation: heard of, and read since
         self._tasks: list[asyncio.Task[None]] = []
         self._server: RedisStore | None = None
         self.store: Store = MemoryStore(self.memory) if self.client is None else self._over(self.client)
@@ -138,7 +140,15 @@ class Backend:
         tags = TagBook(self.store, self.names, self.near)
         copies = plan.options.near.copy_on_read
         return Layers(
-            self.store, self.epoch, plan.clock, tags, plan.generation, self.near, leases, copies=copies
+            self.store,
+            self.epoch,
+            plan.clock,
+            tags,
+            plan.generation,
+            self.near,
+            leases,
+            copies=copies,
+            certain=self.certain,
         )
 
     def atomic_parts(self) -> AtomicParts:
@@ -238,11 +248,24 @@ class Backend:
 
     async def load(self, store: Store) -> None:
         """Learn the generation of the namespace; L1 goes with an old one."""
+        changes = self._changes
         if await self.generation.load(store) and self.near is not None:
             self.near.flush()
+        self._known = max(self._known, changes)
+
+    async def certain(self) -> None:
+        """Read the generation now; in an outage memory's values count by the one that is known."""
+        if self._server is not None and not self._in_outage:
+            with contextlib.suppress(StoreUnavailable):
+                await self.load(self._server)
+
+    @property
+    def _in_outage(self) -> bool:
+        return self.fallback is not None and self.fallback.outage is not None
 
     def _meta_changed(self, key: str | None) -> None:
         if key is None or key == self.names.generation:
+            self._changes += 1
             if self.near is not None:
                 self.near.flush()
             self._stirred.set()
@@ -253,12 +276,14 @@ class Backend:
         asked = clock.monotonic()
         while True:
             pause = _TIME_EVERY if self._heard() else self._plan.options.near.max_staleness
+            if self._known != self._changes:
+                pause = _AGAIN
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stirred.wait()
             self._stirred.clear()
             try:
-                if self.store.era is None or self.client is None or self._server is None:
+                if self._in_outage or self.client is None or self._server is None:
                     continue
                 await self.load(self._server)
                 if clock.monotonic() - asked >= _TIME_EVERY:
@@ -269,11 +294,20 @@ class Backend:
 
     async def barrier(self, seconds: float) -> bool:
         """Whether every write that was acknowledged before has been heard, or L1 is not used."""
-        if self.listener is None or self.near is None or not self.near.vouched:
+        near, ends = self.near, self._plan.clock.monotonic() + seconds
+        if self.listener is not None and near is not None and near.vouched:
+            if not await self.listener.barrier(seconds) and near.vouched:
+                return False
+            if near.vouched and self._known == self._changes:
+                return True
+        if self._server is None or self._in_outage:
             return True
-        if await self.listener.barrier(seconds):
-            return True
-        return not self.near.vouched
+        try:
+            async with asyncio.timeout(ends - self._plan.clock.monotonic()):
+                await self.load(self._server)
+        except (TimeoutError, AioinfraError):
+            return self._in_outage
+        return True
 
     # State
 

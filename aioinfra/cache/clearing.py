@@ -61,7 +61,7 @@ class ClearingVerbs:
 
         A value that is being loaded meanwhile is born outdated. Raises as `delete`.
         """
-        await self._figures.timed("delete", self._reads.layers.tags.invalidate(check_tags(tags)))
+        await self._figures.timed("delete", self._reads.invalidate_tags(check_tags(tags)))
 
     async def invalidate_all(self) -> None:
         """End every value of this cache, in every process: one write. They leave the server with their TTLs."""

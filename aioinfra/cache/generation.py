@@ -6,12 +6,13 @@ anew, so nothing can come back: the values of the old one are misses.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 
 from aioinfra.cache.store import Store
 from aioinfra.codec.envelope import Generation
 from aioinfra.codec.layout import FIRST_GENERATION
-from aioinfra.errors import WrongType
+from aioinfra.errors import StoreError, WrongType
 
 _BYTES = len(FIRST_GENERATION)
 
@@ -24,12 +25,13 @@ class NamespaceGeneration:
         current: shared with the envelopes.
     """
 
-    __slots__ = ("_current", "_key")
+    __slots__ = ("_current", "_key", "_renewals")
 
     def __init__(self, key: str, current: Generation) -> None:
         self._key = key
         self._current = current
         current.value = secrets.token_bytes(_BYTES)  # until the server's is known nothing counts
+        self._renewals = 0  # of this process, begun and ended
 
     async def load(self, store: Store) -> bool:
         """Read it, made if there is none; whether it has changed. One round trip, three the first time.
@@ -37,10 +39,13 @@ class NamespaceGeneration:
         Raises:
             StoreError: not known now; what is sealed meanwhile may turn out to be a miss.
         """
-        found = await self._read(store)
-        if found is None:
-            await store.set(self._key, secrets.token_bytes(_BYTES), None)
-            found = await self._read(store)  # of the last who made one at the same time
+        renewals, found = -1, None
+        while renewals != self._renewals:  # an answer from before a renewal may come after it
+            renewals = self._renewals
+            found = await self._read(store)
+            if found is None:
+                await store.set(self._key, secrets.token_bytes(_BYTES), None)
+                found = await self._read(store)  # of the last who made one at the same time
         changed = found is not None and found != self._current.value
         if found is not None:
             self._current.value = found
@@ -49,8 +54,16 @@ class NamespaceGeneration:
     async def renew(self, store: Store) -> None:
         """End every value of the namespace. One write. Raises StoreError."""
         value = secrets.token_bytes(_BYTES)
-        await store.set(self._key, value, None)
-        self._current.value = value
+        self._renewals += 1
+        try:
+            await store.set(self._key, value, None)
+            self._current.value = value
+        finally:
+            self._renewals += 1
+        with contextlib.suppress(StoreError):
+            await self.load(
+                store
+            )  # another process may have renewed it since, and that may have been heard before
 
     async def _read(self, store: Store) -> bytes | None:
         try:

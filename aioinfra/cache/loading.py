@@ -45,6 +45,9 @@ Find = Callable[[], Awaitable["Found"]]
 _MOST_REMEMBERED: Final = 10_000
 
 
+async def _nothing() -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """What the parts of one open cache work on together.
@@ -53,6 +56,7 @@ class Layers:
         generation: the current one of the namespace.
         near: L1; None without.
         leases: None when each process loads for itself.
+        certain: makes the generation that of the server as of now.
         copies: every reader gets an object of its own from L1.
     """
 
@@ -63,6 +67,7 @@ class Layers:
     generation: Generation
     near: Near | None = None
     leases: Leases | None = None
+    certain: Callable[[], Awaitable[object]] = _nothing
     copies: bool = False
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.figures import Figures
-from aioinfra.cache.flight import Flights
+from aioinfra.cache.flight import Flight, Flights
 from aioinfra.cache.freshness import Verdict
 from aioinfra.cache.kind import Kind
 from aioinfra.cache.lease import ANYTHING
@@ -51,6 +51,7 @@ class ReadThrough:
         self._figures = figures
         self._now = layers.clock.monotonic
         self._loading = Loading(layers, figures)
+        self._tagged: dict[Flight[Any], Sequence[str]] = {}
 
     # Reading
 
@@ -89,7 +90,7 @@ class ReadThrough:
         fill = near.begin(key) if near is not None and not strong else None
         try:
             try:
-                data = await self.store.get(key)
+                data = await (self._strongly(key) if strong else self.store.get(key))
             except WrongType:
                 self._figures.wrong_type += 1
                 return NOTHING
@@ -105,6 +106,11 @@ class ReadThrough:
         finally:
             if fill is not None and near is not None:
                 near.drop(key, fill)
+
+    async def _strongly(self, key: str) -> bytes | None:
+        """What the store has, and with it the generation of the namespace that it is judged by."""
+        data, _ = await asyncio.gather(self.store.get(key), self.layers.certain())
+        return data
 
     def opened(self, data: bytes, kind: Kind) -> Any:
         """The value in stored bytes; MISS, counted, when they cannot be read. Raises a stored failure."""
@@ -249,7 +255,7 @@ class ReadThrough:
         if wanted.key not in self.flights and not self._loading.failures.recent(wanted.key):
             self._figures.refreshes += 1
             behind = _with_stale(wanted)
-            self.flights.begin(wanted.key, lambda flight: self._loading.fly(flight, behind), awaited=False)
+            self.flights.begin(wanted.key, lambda flight: self._flown(flight, behind), awaited=False)
 
     async def _unless_error(self, entry: Entry, wanted: Wanted) -> Any:
         """The new value; the old one when that fails or takes too long."""
@@ -279,10 +285,19 @@ class ReadThrough:
     async def _fly(self, wanted: Wanted) -> Any:
         while True:
             try:
-                return await self.flights.run(wanted.key, lambda flight: self._loading.fly(flight, wanted))
+                return await self.flights.run(wanted.key, lambda flight: self._flown(flight, wanted))
             except StillOldError:
                 if wanted.stale:
                     raise  # else this was the flight of a reader with an older value at hand: one more of ours
+
+    async def _flown(self, flight: Flight[Any], wanted: Wanted) -> Any:
+        if not wanted.tags:
+            return await self._loading.fly(flight, wanted)
+        self._tagged[flight] = wanted.tags
+        try:
+            return await self._loading.fly(flight, wanted)
+        finally:
+            del self._tagged[flight]
 
     def _looker(self, key: str, kind: Kind) -> Any:
         return lambda: self.find(key, kind)
@@ -307,6 +322,13 @@ class ReadThrough:
         finally:
             if near is not None:
                 near.changed(keys)
+
+    async def invalidate_tags(self, tags: Sequence[str]) -> None:
+        """End every value that carries one of these. Who asks from now on joins no load from before."""
+        for flight, carried in list(self._tagged.items()):
+            if not set(tags).isdisjoint(carried):
+                self.flights.forget(flight.key)
+        await self.layers.tags.invalidate(tags)
 
     async def clear(self, pattern: str) -> int:
         """Remove every key that matches a glob; how many."""
@@ -336,7 +358,10 @@ class ReadThrough:
             tokens = await self.layers.tags.ensure(tags, kind.longest)
             stamp = kind.stamp(value, self.layers.epoch.now(), tags=tokens)
             data = kind.envelope.seal(value, stamp)
-        await self._loading.put(key, data, keep_for)
+        try:
+            await self._loading.put(key, data, keep_for)
+        finally:
+            self.flights.forget(key)  # a load that began meanwhile is older than what was set
 
     async def set_many(self, values: Mapping[str, Any], kind: Kind) -> None:
         """`set` for several, pipelined; not atomic. Raises as `set`."""
@@ -352,6 +377,8 @@ class ReadThrough:
         finally:
             if near is not None:
                 near.changed(values)
+            for key in values:
+                self.flights.forget(key)
         self._figures.sets += len(sealed)
 
     def sealed(self, value: Any, kind: Kind) -> tuple[bytes, float | None]:
