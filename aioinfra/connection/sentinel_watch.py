@@ -16,7 +16,7 @@ from aioinfra.clock import SYSTEM_CLOCK
 from aioinfra.connection.master import Master, Place
 from aioinfra.connection.opener import WireT
 from aioinfra.connection.wire import Argument, PushWire, Wire
-from aioinfra.errors import StoreError
+from aioinfra.errors import StoreError, StoreUnavailable
 
 logger = logging.getLogger("aioinfra.connection")
 
@@ -107,6 +107,9 @@ class MasterWatch:
                 following = group.create_task(self._follow(member))
                 await self._beat(wire)
                 following.cancel()
+        except StoreUnavailable as error:
+            logger.debug("a Sentinel is gone (%s)", type(error).__name__)
+            return False
         except StoreError as error:
             if not self._refused:
                 logger.warning("a Sentinel does not let this client subscribe to %s: %s", _SWITCHED, error)

@@ -342,14 +342,15 @@ async def test_tls_leads_to_the_sentinels_and_to_the_master(
     lines += [f"sentinel monitor shop localhost {port} 1", f"tls-port {(own := free_port())}"]
     sentinel = ServerProcess(redis_binary(), lines, arguments=("--sentinel",))
     url = f"rediss+sentinel://localhost:{own}/shop/2"
+    patient = PoolOptions(connect_timeout=5, acquire_timeout=5)
     try:
         await sentinel.start()
-        async with RedisClient(f"{url}?ssl_ca_certs={certificate}/cert.pem") as client:
+        async with RedisClient(f"{url}?ssl_ca_certs={certificate}/cert.pem", patient) as client:
             await client.execute("SET", "key", "value")
             assert await client.raw.get("key") == b"value"
             with client.blocking_connection() as connection:
                 assert await asyncio.to_thread(connection.get, "key") == b"value"
-        async with RedisClient(url) as client:
+        async with RedisClient(url, patient) as client:
             with pytest.raises(StoreUnavailable, match="certificate refused"):
                 await client.ping()
     finally:
