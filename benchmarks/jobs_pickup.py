@@ -28,6 +28,7 @@ GAP: Final = (0.05, 0.15)  # seconds between jobs
 WARM_UP: Final = 1_000_000  # indexes of the jobs before the measured ones
 NEIGHBOUR: Final = 2_000_000  # indexes of the neighbour's jobs
 NEIGHBOUR_GAP: Final = (0.001, 0.005)
+AT_A_TIME: Final = 10  # of the neighbour's jobs, between looks whether it is over
 
 IDLE, BUSY = "idle", "beside a busy neighbour"
 
@@ -125,8 +126,8 @@ async def busy_neighbour(peer: Peer, server: BenchServer, reports: Reports) -> A
     async def keep_busy(producer: Client) -> None:
         first = NEIGHBOUR
         while not over:
-            await producer.call("one_at_a_time", first=first, count=50, gap=NEIGHBOUR_GAP, seed=first)
-            first += 50
+            await producer.call("one_at_a_time", first=first, count=AT_A_TIME, gap=NEIGHBOUR_GAP, seed=first)
+            first += AT_A_TIME
 
     async with worker(peer, server, reports), client(peer, server, "jobs") as producer:
         await producer.call("one_at_a_time", first=WARM_UP + 2, count=2, gap=GAP, seed=0)
