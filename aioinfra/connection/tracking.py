@@ -282,9 +282,8 @@ class TrackingListener:
 
     def _advance(self) -> None:
         """A PONG counts as far as the server is known to have been the right one; both may come last."""
-        silent = (
-            self._rearms and self.state is TrackingState.STALE
-        )  # then this connection proves nothing more
+        # What was silent and may have been replaced meanwhile proves nothing more.
+        silent = self._rearms and self.state is TrackingState.STALE
         if self._wire is not None and not silent:
             self._confirm(max(self.confirmed_at, min(self._ponged_at, self._client.vouched_at)))
 
