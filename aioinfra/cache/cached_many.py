@@ -7,9 +7,9 @@ Each id's value has a key of its own: that of the call with this one id in the p
 included. So a call asks for all of its ids in one MGET, the function is called once with a list of the ids that are
 missing, and what it gives is written in one pipeline. What lies behind that is in `cache.many`.
 
-The ids are the first argument, never given by name, in a method the one after ``self`` or ``cls``. They have a canonical form, as any
-argument of a `cached` function has; ids with the same form are the same id. In a tag ``{id}`` is one id, whatever
-the parameter is called, and other parameters have their names.
+The ids are the first argument, never given by name, in a method the one after ``self`` or ``cls``. They have a
+canonical form, as any argument of a `cached` function; ids with the same form are the same id. In a tag ``{id}``
+is one id, whatever the parameter is called, and other parameters have their names.
 """
 
 from __future__ import annotations
