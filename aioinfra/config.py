@@ -32,11 +32,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from aioinfra.errors import ConfigError
 from aioinfra.redact import MASK
 
-URL_SCHEMES: Final = ("redis", "rediss", "unix")
+SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel", "sentinel")
+URL_SCHEMES: Final = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 DEVELOPMENT: Final = frozenset({"development", "dev", "test"})
 LOG_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL"})
 _QUERY: Final = re.compile("[?#]")
-_LOCATION: Final = re.compile(r"rediss?://([\w.-]*|\[[\da-fA-F:.%]+\])(:\d{1,5})?(/\d*)?|unix:///.*")
+_HOST: Final = r"(?:[\w.-]*|\[[\da-fA-F:.%]+\])(?::\d{1,5})?"
+_LOCATION: Final = re.compile(
+    rf"rediss?://{_HOST}(/\d*)?|(?:rediss?\+)?sentinel://{_HOST}(,{_HOST})*(/[\w.-]+(/\d+)?)?|unix:///.*"
+)
 _LOCATION_PARTS: Final = ("redis_host", "redis_port", "redis_db", "redis_password", "redis_username")
 
 
@@ -199,14 +203,22 @@ class Settings(BaseSettings):
         if url is None:
             return None
         text = url.get_secret_value()
+        scheme, _, rest = text.partition("://")
+        scheme = scheme.lower()
         try:
-            parts = urlsplit(text)
-            named = bool(parts.path if parts.scheme == "unix" else parts.hostname) and parts.port != 0
+            if scheme in SENTINEL_SCHEMES:  # `urlsplit` takes no list of hosts; `parse_address` reads all of it
+                named = bool(rest)
+            else:
+                parts = urlsplit(text)
+                named = bool(parts.path if scheme == "unix" else parts.hostname) and parts.port != 0
         except ValueError:
             named = False
         odd = not text.isprintable() or any(mark in text for mark in " #")
-        if not named or odd or parts.scheme not in URL_SCHEMES:
-            raise ValueError("must be redis://host:port/db, rediss://host:port/db or unix:///path?db=0")
+        if not named or odd or scheme not in URL_SCHEMES:
+            raise ValueError(
+                "must be redis://host:port/db, rediss://host:port/db, unix:///path?db=0 or "
+                "redis+sentinel://host:port,host:port/name/db"
+            )
         return RedisUrl(text)
 
     @field_validator("redis_host", mode="after")

@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks import (
+    cache_compression,
     cache_eviction,
     cache_get,
     hot_path,
@@ -27,6 +28,7 @@ from benchmarks.plan import Plan
 from benchmarks.server import SERVERS, TRANSPORTS, ServerOptions
 
 BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
+    "cache_compression": cache_compression.run,
     "cache_eviction": cache_eviction.run,
     "cache_get": cache_get.run,
     "hot_path": hot_path.run,

@@ -11,11 +11,13 @@ import contextlib
 import logging
 import math
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from aioinfra.cache.atomic_parts import AtomicParts
+from aioinfra.cache.dictionaries import CacheDictionaries, DictionaryOptions
 from aioinfra.cache.entries import Entries
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
@@ -35,6 +37,7 @@ from aioinfra.cache.store import Store
 from aioinfra.cache.tags import TagBook
 from aioinfra.cache.wakes import Wakes
 from aioinfra.clock import Clock
+from aioinfra.codec.dictionaries import Dictionaries
 from aioinfra.codec.envelope import Generation
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.connection.tracking import TrackingListener, TrackingOptions
@@ -66,6 +69,7 @@ class BackendPlan:
     observer: CacheObserver | None
     clock: Clock
     generation: Generation
+    dictionaries: Dictionaries
 
 
 class Backend:
@@ -91,6 +95,7 @@ class Backend:
         self.wakes = Wakes(self._heard)
         self.near = self._near()
         self._invalidations = Invalidations(self.names, self.near, self.wakes, self._meta_changed)
+        self.dictionaries = self._dictionaries()
         self.layers = self._layers()
 
     # Building
@@ -110,6 +115,13 @@ class Backend:
             clock=plan.clock,
         )
         return self.fallback
+
+    def _dictionaries(self) -> CacheDictionaries | None:
+        plan, options = self._plan, self._plan.options
+        if self.client is None:
+            return None
+        kept = DictionaryOptions(budget=options.redis.budget, fallback=options.fallback)
+        return CacheDictionaries(self.client, self.names, plan.dictionaries, kept, plan.clock)
 
     def _near(self) -> Near | None:
         plan, options = self._plan, self._plan.options.near
@@ -148,6 +160,7 @@ class Backend:
             self.near,
             leases,
             copies=copies,
+            dictionaries=self.dictionaries,
             certain=self.certain,
         )
 
@@ -183,41 +196,53 @@ class Backend:
             StoreError: the server refuses us, or is unavailable and there is no fallback; all is closed.
         """
         try:
+            await self._reach()
+            await self._begin_all()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _reach(self) -> None:
+        try:
             await self.store.ping()
             await self._learn()
         except StoreUnavailable:
             if self.fallback is None:
-                await self.aclose()
                 raise
         except StoreFull:
             self._stirred.set()  # no generation fits in: nothing counts until one does
-        except BaseException:
-            await self.aclose()
-            raise
+
+    async def _begin_all(self) -> None:
         if self.listener is not None:
             self._begin(self.listener.run())
-            if self.fallback is None or self.fallback.outage is None:
+            if self.store.era is not None:
                 await self.listener.wait_up(self._plan.options.redis.budget)
         if self.client is not None:
             self._begin(self._keep_up())
+        if self.dictionaries is not None:
+            await self.dictionaries.start(wait=self.store.era is not None)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         # A context of its own: this work belongs to nobody's request.
         self._tasks.append(asyncio.create_task(work, name="aioinfra-cache", context=Context()))
 
     async def aclose(self) -> None:
-        """End the tasks, close the stores, and the client if it is ours."""
+        """End the tasks, close the stores, and the client if it is ours; all of it, also when cancelled."""
+        async with AsyncExitStack() as stack:
+            if self._owned is not None:
+                stack.push_async_callback(self._owned.aclose)
+            if self.near is not None:
+                stack.callback(self.near.flush)
+            stack.push_async_callback(self.store.aclose)
+            if self.dictionaries is not None:
+                stack.push_async_callback(self.dictionaries.aclose)
+            stack.push_async_callback(self._end_tasks)
+
+    async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            await self.store.aclose()
-        finally:
-            if self.near is not None:
-                self.near.flush()
-            if self._owned is not None:
-                await self._owned.aclose()
 
     # Staying coherent
 
@@ -264,6 +289,8 @@ class Backend:
         return self.fallback is not None and self.fallback.outage is not None
 
     def _meta_changed(self, key: str | None) -> None:
+        if self.dictionaries is not None and key in (None, self.dictionaries.current_key):
+            self.dictionaries.changed()
         if key is None or key == self.names.generation:
             self._changes += 1
             if self.near is not None:

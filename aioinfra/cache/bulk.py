@@ -37,6 +37,8 @@ async def _ask(reads: ReadThrough, keys: list[str], kind: Kind, *, strong: bool)
     fills = {} if near is None else {key: fill for key in keys if (fill := near.begin(key)) is not None}
     try:
         stored = await reads.store.get_many(keys)
+        if reads.dictionaries is not None:
+            await reads.dictionaries.provide(stored)
         if strong:  # judged by the generation as it is after the values were read
             await reads.layers.certain()
         held = await _held(reads, stored, strong=strong)

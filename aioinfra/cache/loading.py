@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
+from aioinfra.cache.dictionaries import CacheDictionaries
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.figures import Figures
@@ -58,6 +59,7 @@ class Layers:
         leases: None when each process loads for itself.
         certain: makes the generation that of the server as of now.
         copies: every reader gets an object of its own from L1.
+        dictionaries: of the server; None without one.
     """
 
     store: Store
@@ -69,6 +71,7 @@ class Layers:
     leases: Leases | None = None
     certain: Callable[[], Awaitable[object]] = _nothing
     copies: bool = False
+    dictionaries: CacheDictionaries | None = None
 
 
 @dataclass(frozen=True, slots=True)

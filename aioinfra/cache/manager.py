@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -132,6 +133,7 @@ class CacheManager(AtomicVerbs, ClearingVerbs):
             observer,
             clock,
             self._generation,
+            self._kind.envelope.dictionaries,
         )
         if redis_url is not None:
             _check_url(redis_url)
@@ -179,13 +181,12 @@ class CacheManager(AtomicVerbs, ClearingVerbs):
                 self._figures.l1_hits += backend.near.hits
             reads, self._reads = self._reads, self._closed_reads
             verbs, self._verbs = self._verbs, None
-            try:
-                await reads.flights.aclose()
-                if verbs is not None:
-                    await verbs.aclose()
-            finally:
+            async with AsyncExitStack() as stack:  # in reverse, and all of it, also when cancelled
                 if backend is not None:
-                    await backend.aclose()
+                    stack.push_async_callback(backend.aclose)
+                if verbs is not None:
+                    stack.push_async_callback(verbs.aclose)
+                stack.push_async_callback(reads.flights.aclose)
 
     async def __aenter__(self) -> Self:
         return await self.initialize()

@@ -21,6 +21,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
+from aioinfra.cache.dictionaries import needs_dictionary
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.flight import Flight, Flights
@@ -45,6 +46,7 @@ class ReadThrough:
         self.store = layers.store
         self.near: Near | None = layers.near
         self._copies = layers.copies
+        self.dictionaries = layers.dictionaries
         self.flights = Flights()
         self.slide: Callable[[str, float], Coroutine[Any, Any, object]] | None = None
         """Begins the life of a key anew, for so many seconds."""
@@ -96,6 +98,8 @@ class ReadThrough:
                 return NOTHING
             if data is None:
                 return NOTHING
+            if self.dictionaries is not None and needs_dictionary(data):
+                await self.dictionaries.provide([data])
             value = self.opened(data, kind)
             if value is MISS or not await self.tags_hold(data, strong=strong):
                 return Found(None, data[_MARK])
