@@ -21,6 +21,9 @@ from aioinfra.cache.bulk import get_many
 from aioinfra.cache.clearing import ClearingVerbs
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
+from aioinfra.cache.explain import explain
+from aioinfra.cache.explain_sources import subject_of
+from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
 from aioinfra.cache.keys import check_key, full_key
@@ -372,6 +375,15 @@ class CacheManager(AtomicVerbs, ClearingVerbs):
         )
 
     # State
+
+    async def explain(self, key: str, kind: Kind | None = None) -> Explanation:
+        """What is known of a key, but for its value: where it is, how old, why it does not count. See there.
+
+        Two round trips at most; a server that does not answer is a reason. ``kind``: of a decorated function, whose
+        type and freshness then count.
+        """
+        check_key(key)
+        return await explain(subject_of(self._open(), self._reads, self._kind), key, kind)
 
     async def wait_healthy(self) -> None:
         """Return when no outage is under way."""
