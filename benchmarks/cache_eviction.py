@@ -133,7 +133,7 @@ class Ours(Policy):
             if entry is None:
                 put(Entry(key, key, 0))
             else:
-                entry.visited = True
+                entry.hits += 1
                 hits += 1
         return hits
 

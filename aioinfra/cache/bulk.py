@@ -21,7 +21,7 @@ async def get_many(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, stron
     for at, key in enumerate(keys):
         entry = near.get(key, kind.envelope) if near is not None else None
         if entry is not None and near is not None and reads.counts(entry):
-            near.hits += 1
+            entry.hits += 1
             values[at] = reads.value(entry, kind)
         else:
             asked.append(at)

@@ -19,6 +19,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import (
     Any,
     Concatenate,
@@ -181,13 +182,11 @@ class CachedFunction(_Hot, Generic[P, R]):
             except (KeyError, TypeError):  # TypeError: an argument that has no hash
                 pass
             else:
-                near = self._near
                 # 1 == True == 1.0, so the types decide, too.
-                if entry.quiet > near.now() < near.until and (
+                if entry.quiet > monotonic() < self._near.until and (
                     type(args[0]) is entry.kind or tuple(map(type, args)) == entry.kind
                 ):
-                    entry.visited = True
-                    near.hits += 1
+                    entry.hits += 1
                     hit: R = entry.value
                     return hit
             value: R = await self._read(args, kwargs, "read")
@@ -204,7 +203,7 @@ class CachedFunction(_Hot, Generic[P, R]):
         if cache is None or value_kind is None or callable(self._options.cache):
             return
         near, entry = cache.near_entry(self._key(args, {}), value_kind)
-        if near is None or entry is None or entry.payload is not None:
+        if near is None or entry is None or entry.payload is not None or near.now is not monotonic:
             return
         if near is not self._near or len(self._hot) > _SPARE_HOT + 2 * len(near.entries):
             self._near, self._hot = near, {}

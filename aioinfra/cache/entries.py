@@ -49,7 +49,8 @@ class Entry:
     size: int  # bytes of key and value as far as known; the table adds its own
     # monotonic seconds until which a hit is answered at once; -inf: not in the table
     quiet: float = -math.inf
-    visited: bool = False  # a hit sets it; nothing else is needed
+    hits: int = 0  # a hit adds one; nothing else is needed
+    seen: int = 0  # of them, when the table looked last
     deadline: float = math.inf
     created: float = 0.0
     fresh_until: float = math.inf
@@ -116,7 +117,7 @@ class Queue:
 class Entries:
     """Keys to entries, bounded in number and in bytes.
 
-    Whoever answers from an entry stores ``entry.visited = True``: all that a hit costs.
+    Whoever answers from an entry adds one to ``entry.hits``: all that a hit costs.
 
     Args:
         max_entries: most entries; with 0 nothing is kept.
@@ -125,6 +126,7 @@ class Entries:
 
     __slots__ = (
         "_ghost",
+        "_hits_of_gone",
         "_main",
         "_max_bytes",
         "_max_entries",
@@ -143,6 +145,7 @@ class Entries:
         # hashes of keys, oldest first: a collision only lets a stranger into the main queue
         self._ghost: OrderedDict[int, None] = OrderedDict()
         self.evictions = 0
+        self._hits_of_gone = 0
         #: The entry under a key, None when there is none. O(1); the dictionary's own method, for speed.
         self.get: Final[Callable[[str], Entry | None]] = self._table.get
 
@@ -154,6 +157,11 @@ class Entries:
     def bytes(self) -> int:
         """Bytes held, overhead included."""
         return self._small.bytes + self._main.bytes
+
+    @property
+    def hits(self) -> int:
+        """Hits of all entries so far, those included that have left. O(n)."""
+        return self._hits_of_gone + sum([entry.hits for entry in self._table.values()])
 
     def keys(self) -> Iterator[str]:
         """The keys as of now; entries may come and go while it runs. O(n)."""
@@ -174,7 +182,7 @@ class Entries:
         before = table.get(entry.key)
         if before is not None:
             queue = self._queue_of(before)
-            entry.visited = before.visited
+            entry.seen = entry.hits - (before.hits != before.seen)
             self._drop(before)
         else:
             queue = main if hash(entry.key) in self._ghost and self._returns(entry) else small
@@ -192,7 +200,7 @@ class Entries:
         """
         entry = self._table.get(key)
         if entry is not None:
-            if entry.visited or entry.queue == MAIN:
+            if entry.hits != entry.seen or entry.queue == MAIN:
                 self._remember(key)
             self._drop(entry)
         return entry
@@ -210,6 +218,7 @@ class Entries:
         self._queue_of(entry).remove(entry)
         del self._table[entry.key]
         entry.quiet = -math.inf
+        self._hits_of_gone += entry.hits
 
     def _remember(self, key: str) -> None:
         """Fewer than the table holds, which is then about to lose one: memory stays in proportion."""
@@ -233,9 +242,9 @@ class Entries:
 
     def _gets_another_chance(self, entry: Entry) -> bool:
         """The oldest of the main queue, looked at: becomes the newest, or is to go."""
-        if not entry.visited:
+        if entry.hits == entry.seen:
             return False
-        entry.visited = False
+        entry.seen = entry.hits
         self._main.turn()
         return True
 
@@ -246,8 +255,8 @@ class Entries:
         over = small.count > small.most_entries or small.bytes > small.most_bytes
         if small.count and oldest is not newcomer and (over or main.count <= (newcomer.queue == MAIN)):
             small.remove(oldest)
-            if oldest.visited and sparing:
-                oldest.visited = False
+            if oldest.hits != oldest.seen and sparing:
+                oldest.seen = oldest.hits
                 main.append(oldest)
                 return False
             self._remember(oldest.key)
@@ -261,5 +270,6 @@ class Entries:
             main.remove(oldest)
         del self._table[oldest.key]
         oldest.quiet = -math.inf
+        self._hits_of_gone += oldest.hits
         self.evictions += 1
         return True

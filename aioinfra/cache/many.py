@@ -157,8 +157,8 @@ class ReadMany:
             if entry is None or not reads.counts(entry):
                 asked.append(key)
             else:
+                entry.hits += 1
                 values[key] = reads.value(entry, kind)
-        near.hits += len(values)
         return values, asked
 
     def _under_way(self, keys: Iterable[str]) -> tuple[dict[Batch, None], list[str]]:

@@ -59,8 +59,6 @@ class Near:
         self.until = -math.inf
         """Monotonic seconds until which hits are answered; `confirm` moves it. Hits read it without a call."""
         self.max_staleness = max_staleness
-        self.hits = 0
-        """Answered here."""
         self.bypassed = 0
         """Readers sent to the server since nothing vouched."""
         self.late = 0
@@ -76,6 +74,11 @@ class Near:
         self._taggings = 0
 
     @property
+    def hits(self) -> int:
+        """Answered here. O(entries)."""
+        return self.entries.hits
+
+    @property
     def vouched(self) -> bool:
         """Whether hits are answered now."""
         return self.now() < self.until
@@ -85,7 +88,10 @@ class Near:
         self.until = at + self.max_staleness
 
     def get(self, key: str, owner: object) -> Entry | None:
-        """The entry that ``owner`` (the envelope that decoded it) has under a key, if it may be used."""
+        """The entry that ``owner`` (the envelope that decoded it) has under a key, if it may be used.
+
+        Whoever answers from it adds one to its ``hits``.
+        """
         entry = self.entries.get(key)
         if entry is None or entry.owner is not owner:
             return None
@@ -96,7 +102,6 @@ class Near:
         if now >= entry.deadline:
             self.entries.pop(key)
             return None
-        entry.visited = True
         return entry
 
     # Filling

@@ -68,7 +68,7 @@ class ReadThrough:
         if near is not None and not strong:
             entry = near.get(key, kind.envelope)
             if entry is not None and self.counts(entry):
-                near.hits += 1
+                entry.hits += 1
                 return self.value(entry, kind)
         entry = (await self._found(key, kind, strong=strong, stale=False)).entry
         return MISS if entry is None else self.value(entry, kind)
@@ -202,7 +202,7 @@ class ReadThrough:
         near = self.near
         entry = near.get(key, kind.envelope) if near is not None and not strong else None
         if entry is not None and near is not None:
-            near.hits += 1
+            entry.hits += 1
             if self._now() < entry.quiet:
                 return self.value(entry, kind)
             found = Found(entry, entry.mark)

@@ -307,12 +307,21 @@ LOCAL: Final = (
         "",
     ),
     Row(
+        "dict, by hand",
+        "local",
+        OWN,
+        "plain_local:ByHand",
+        (),
+        "a dict without bound or time to live; an async function that looks into it first",
+        "",
+    ),
+    Row(
         "aioinfra",
         "local",
         OWN,
         "aioinfra_local:Local",
         ("aioinfra",),
-        "the bounded map of memory mode (a TTL each); @cached in memory mode, which decodes each hit",
+        "the bounded map of memory mode (a TTL each); @cached in memory mode: a hit in L1",
         "defaults",
     ),
     Row(

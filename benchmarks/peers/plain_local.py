@@ -24,3 +24,21 @@ class Plain:
         async def uncached(_key: str) -> None: ...
 
         return uncached
+
+
+class ByHand(Plain):
+    """What one writes without a library: a dict, and nothing that ends an entry."""
+
+    async def decorate(
+        self, function: Callable[[str], Coroutine[Any, Any, Any]], _capacity: int
+    ) -> Callable[[str], Coroutine[Any, Any, Any]]:
+        known: dict[str, Any] = {}
+
+        async def cached(key: str) -> Any:
+            try:
+                return known[key]
+            except KeyError:
+                known[key] = value = await function(key)
+                return value
+
+        return cached

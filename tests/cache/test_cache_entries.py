@@ -30,7 +30,7 @@ def hits(table: Entries, keys: Iterable[str]) -> int:
         if held is None:
             table.put(entry(key))
         else:
-            held.visited = True
+            held.hits += 1
             count += 1
     return count
 
@@ -181,7 +181,7 @@ def test_room_is_soon_made_where_everything_was_asked_for() -> None:
     hits(table, keys * 2)
     table.put(entry("new"))
     assert table.evictions == 1
-    looked_at = sum(not held.visited for key in keys if (held := table.get(key)) is not None)
+    looked_at = sum(held.hits == held.seen for key in keys if (held := table.get(key)) is not None)
     assert looked_at <= MOST_SPARED
 
 
@@ -220,7 +220,7 @@ def test_bounds_and_sums_hold_after_every_step(steps: list[tuple[str, str, int]]
             held = table.get(key)
             if held is not None:
                 assert held is model[key]
-                held.visited = True
+                held.hits += 1
         elif verb == "pop":
             table.pop(key)
             assert table.get(key) is None
