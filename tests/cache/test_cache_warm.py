@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from aioinfra.cache.manager import CacheManager
-from aioinfra.cache.warm import WarmOptions, WarmReport
+from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, WarmOptions, WarmReport, warm
 from aioinfra.errors import InvalidArgument
+from aioinfra.testing.virtual_clock import VirtualClock
 
 
 async def value() -> int:
@@ -73,7 +75,142 @@ async def test_the_rate_is_kept() -> None:
     async with CacheManager() as cache:
         started = loop.time()
         await cache.warm_cache({str(number): 1 for number in range(50)}, options=WarmOptions(rate=500))
-        assert 0.09 < loop.time() - started < 2
+        assert 0.08 < loop.time() - started < 2
+
+
+async def test_ten_thousand_keys_under_a_rate(valkey_url: str, prefix: str) -> None:
+    begun: list[float] = []
+    seen: list[tuple[int, int, int]] = []
+    clock = asyncio.get_running_loop().time
+
+    def source() -> Any:
+        for number in range(10_000):
+            yield str(number), number
+            begun.append(clock())
+
+    def progress(report: WarmReport) -> None:
+        seen.append((report.done, report.stored, report.failed))
+
+    async with CacheManager(valkey_url, namespace=prefix) as cache:
+        options = WarmOptions(rate=20_000, progress=progress)
+        report = await cache.warm_cache(source, ttl=60, options=options)
+        assert (report.stored, report.failed, report.done) == (10_000, 0, 10_000)
+        assert seen == [(number, number, 0) for number in range(1, 10_001)]
+        # In any span no more than the rate allows, and what 20 ms of a timer make up for.
+        for first in range(0, 10_000, 500):
+            for last in range(first + 500, 10_000, 500):
+                assert last - first <= 20_000 * (begun[last] - begun[first] + 0.02)
+        assert await cache.get("9999") == 9999
+        assert await cache.clear(all=True) == 10_000
+
+
+async def test_what_an_outage_delayed_is_not_made_up_for_at_once() -> None:
+    waits = [0.0] * 10 + [60.0] + [0.0] * 10
+    started: list[float] = []
+
+    async def ready() -> None:
+        if waits:
+            await clock.sleep(waits.pop(0))
+
+    async def store(key: str, value: Any) -> None:
+        started.append(clock.monotonic())
+
+    async with VirtualClock() as clock:
+        pairs = [(str(number), number) for number in range(20)]
+        warming = asyncio.create_task(warm(store, pairs, WarmOptions(rate=10), ready=ready, clock=clock))
+        await clock.advance(120)
+        await warming
+    pauses = [later - earlier for earlier, later in pairwise(started)]
+    assert min(pauses) >= 0.09
+
+
+class Calls:
+    """What was stored, and how."""
+
+    def __init__(self, cache: CacheManager) -> None:
+        self.cache = cache
+        self.sizes: list[int] = []
+        self.alone: list[str] = []
+
+    async def store(self, key: str, value: Any) -> None:
+        self.alone.append(key)
+        await self.cache.set(key, value)
+
+    async def store_many(self, values: Mapping[str, Any]) -> None:
+        self.sizes.append(len(values))
+        await self.cache.mset(values)
+
+    async def warm(self, source: Any, options: WarmOptions = DEFAULT_WARM_OPTIONS) -> WarmReport:
+        return await warm(
+            self.store,
+            source,
+            options,
+            ready=self.cache.wait_healthy,
+            store_many=self.store_many,
+            outages=lambda: int(self.cache.get_stats()["outages"]),
+        )
+
+
+async def test_plain_values_are_stored_together() -> None:
+    async with CacheManager(memory_cache_size=5000) as cache:
+        calls = Calls(cache)
+        report = await calls.warm({str(number): number for number in range(1000)})
+        assert (report.stored, report.total) == (1000, 1000)
+        assert calls.sizes == [200] * 5
+        assert calls.alone == []
+        assert await cache.get("999") == 999
+        report = await calls.warm([("a", 1), ("bad", float("nan")), ("", 2), ("b", value), ("a", 3)])
+        assert (report.stored, report.failed) == (3, 2)
+        assert report.failures == {"bad": "EncodeError", "": "InvalidArgument"}
+        assert await cache.mget(["a", "b"]) == {"a": 3, "b": 1}
+
+
+async def test_a_slow_source_keeps_no_value_waiting() -> None:
+    stored = asyncio.Event()
+
+    async def source() -> AsyncIterator[tuple[str, Any]]:
+        yield "a", 1
+        async with asyncio.timeout(5):
+            await stored.wait()
+        yield "b", 2
+
+    async with CacheManager() as cache:
+        report = await Calls(cache).warm(source, WarmOptions(progress=lambda _: stored.set()))
+        assert report.stored == 2
+
+
+async def test_what_an_outage_swallowed_is_stored_again(own_server: Callable[..., Any], prefix: str) -> None:
+    server = own_server()
+    async with CacheManager(server.url, namespace=prefix) as cache:
+        calls = Calls(cache)
+
+        async def lost() -> int:
+            server.kill()
+            return 7
+
+        warming = asyncio.create_task(calls.warm([("a", lost)]))
+        while not cache.get_stats()["outages"]:  # noqa: ASYNC110 - the cache has no event for it
+            await asyncio.sleep(0.01)
+        assert not (await asyncio.wait([warming], timeout=0.05))[0]
+        server.start()
+        assert (await warming).stored == 1
+        assert calls.alone == ["a", "a"]
+        assert await cache.get("a", consistency="strong") == 7
+
+
+async def test_loaders_own_cancellation_is_a_failure_and_progress_errors_are_raised() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    def progress(report: WarmReport) -> None:
+        raise OSError("the bar is gone")
+
+    async with CacheManager() as cache:
+        report = await cache.warm_cache([("a", cancelled), ("b", 1)])
+        assert (report.stored, report.failures) == (1, {"a": "CancelledError"})
+        with pytest.raises(OSError, match="the bar is gone"):
+            await cache.warm_cache({"a": 1, "b": 2}, options=WarmOptions(progress=progress))
+        assert len(asyncio.all_tasks()) == 1
 
 
 async def test_it_waits_for_the_server(own_server: Callable[..., Any], prefix: str) -> None:
@@ -106,7 +243,8 @@ async def test_a_failing_source_ends_the_warming_and_leaves_no_task() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"concurrency": 0}, {"concurrency": True}, {"rate": 0}, {"rate": float("inf")}]
+    "options",
+    [{"concurrency": 0}, {"concurrency": True}, {"rate": 0}, {"rate": float("inf")}, {"progress": 5}],
 )
 def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options))):
