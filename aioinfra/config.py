@@ -95,10 +95,12 @@ class Settings(BaseSettings):
     celery_result_backend: SecretStr | None = None
     log_level: str = "INFO"
     log_format: Literal["json", "console"] | None = None
+    log_dir: Path | None = None
     environment: str = "development"
     service_name: str = Field(default="app", max_length=128)
     prometheus_enabled: bool = True
     prometheus_port: int = Field(default=9464, ge=1, le=65535)
+    logfire_token: SecretStr | None = None
     aioinfra_state_dir: Path = Path(".aioinfra")
 
     _near_misses: tuple[str, ...] = PrivateAttr(default=())
@@ -206,7 +208,9 @@ class Settings(BaseSettings):
         scheme, _, rest = text.partition("://")
         scheme = scheme.lower()
         try:
-            if scheme in SENTINEL_SCHEMES:  # `urlsplit` takes no list of hosts; `parse_address` reads all of it
+            if (
+                scheme in SENTINEL_SCHEMES
+            ):  # `urlsplit` takes no list of hosts; `parse_address` reads all of it
                 named = bool(rest)
             else:
                 parts = urlsplit(text)
@@ -233,6 +237,15 @@ class Settings(BaseSettings):
     def _refuse_result_backend(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             raise ValueError("is not supported, since results live with their queue: unset it")
+        return value
+
+    @field_validator("log_dir", "logfire_token", mode="after")
+    @classmethod
+    def _check_printable(cls, value: Path | SecretStr | None) -> Path | SecretStr | None:
+        """A line break or a control character comes from a file that was pasted whole."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not text.isprintable():
+            raise ValueError("must be one line of printable characters")
         return value
 
     @field_validator("log_level", mode="after")

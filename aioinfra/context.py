@@ -3,6 +3,9 @@
 One ContextVar holds one Scope. The scope's values are an immutable mapping that is replaced, never changed,
 so that a snapshot taken by a log line or an enqueue stays what it was.
 
+The correlation id and the W3C trace context are two things: the id is ours, any sound text, and every unit of work
+has one; ``traceparent`` is a tracer's, is there when a caller or a tracer gave one, and is never made up here.
+
 A scope is opened by whoever starts a unit of work (the HTTP middleware, a job's run). Within it
 `set_request_context` reaches every task and thread of that unit, also from a sync dependency that runs in a
 copied context, because they share the scope. `bound` opens a scope of its own, so that what is bound in one
@@ -23,9 +26,13 @@ from aioinfra.errors import InvalidArgument
 
 REQUEST_ID: Final = "request_id"
 USER_ID: Final = "user_id"
+TRACEPARENT: Final = "traceparent"
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]{0,200})?"
+)
 
 
 class Scope:
@@ -51,6 +58,17 @@ def request_id() -> str | None:
     return current().get(REQUEST_ID)
 
 
+def traceparent() -> str | None:
+    """The W3C trace context in force, or None: the caller's, or that of the span of this unit of work."""
+    return current().get(TRACEPARENT)
+
+
+def trace_id() -> str | None:
+    """The trace that this unit of work is part of: 32 hex digits, or None."""
+    text = current().get(TRACEPARENT)
+    return None if text is None else text[3:35]
+
+
 def new_id() -> str:
     """A fresh correlation id: 32 lowercase hex digits, also valid as a W3C trace id."""
     return os.urandom(16).hex()
@@ -59,6 +77,17 @@ def new_id() -> str:
 def is_valid_id(value: object) -> bool:
     """Whether an id from outside may be trusted into logs: 1 to 128 of ``A-Za-z0-9._-``."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def parse_traceparent(value: object) -> str | None:
+    """A ``traceparent`` header from outside as version 00, or None for anything that the W3C calls invalid.
+
+    Of a later version the parts that version 00 knows are taken (Trace Context, 3.2.4 Versioning).
+    """
+    found = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or (found[4] is not None and found[0].startswith("00-")):
+        return None
+    return f"00-{found[1]}-{found[2]}-{found[3]}"
 
 
 def open_scope(values: Mapping[str, Any] = _EMPTY) -> Token[Scope | None]:

@@ -58,6 +58,8 @@ def test_every_variable_is_read_and_typed(monkeypatch: pytest.MonkeyPatch) -> No
         SERVICE_NAME="shop",
         PROMETHEUS_ENABLED="no",
         PROMETHEUS_PORT="9999",
+        LOG_DIR="/var/log/shop",
+        LOGFIRE_TOKEN="pylf_" + SECRET,
         AIOINFRA_STATE_DIR="state",
     )
     settings = Settings.from_env()
@@ -67,7 +69,9 @@ def test_every_variable_is_read_and_typed(monkeypatch: pytest.MonkeyPatch) -> No
     assert (settings.log_level, settings.log_format) == ("info,aioinfra.cache=debug", "json")
     assert (settings.environment, settings.is_development) == ("production", False)
     assert (settings.service_name, settings.prometheus_enabled) == ("shop", False)
-    assert settings.aioinfra_state_dir == Path("state")
+    assert (settings.aioinfra_state_dir, settings.log_dir) == (Path("state"), Path("/var/log/shop"))
+    assert settings.logfire_token is not None
+    assert settings.logfire_token.get_secret_value() == "pylf_" + SECRET
 
 
 @pytest.mark.parametrize(
@@ -148,6 +152,8 @@ BAD_VALUES = {
     "PROMETHEUS_ENABLED": SECRET,
     "PROMETHEUS_PORT": SECRET,
     "SERVICE_NAME": SECRET * 100,
+    "LOG_DIR": f"logs\x1b{SECRET}",
+    "LOGFIRE_TOKEN": f"a token\n{SECRET}",
 }
 
 
@@ -215,6 +221,7 @@ def test_secrets_are_hidden_in_every_view_of_the_settings(monkeypatch: pytest.Mo
         REDIS_PASSWORD=SECRET,
         JOBS_REDIS_URL=f"redis://:{SECRET}@jobs/0",
         CELERY_BROKER_URL=f"redis://:{SECRET}@broker/0",
+        LOGFIRE_TOKEN=SECRET,
     )
     settings = Settings.from_env()
     found = settings.cache_url()
@@ -319,7 +326,8 @@ def test_names_that_look_mistyped_are_reported_wherever_they_are_set(
 
 
 @pytest.mark.parametrize(
-    "name", ["REDIS_URI", "REDISURL", "LOGLEVEL", "LOG_LEVL", "SEVICE_NAME", "PROMETHEUS_PROT"]
+    "name",
+    ["REDIS_URI", "REDISURL", "LOGLEVEL", "LOG_LEVL", "SEVICE_NAME", "PROMETHEUS_PROT", "LOGFIRE_TOKN"],
 )
 def test_common_slips_are_seen(name: str) -> None:
     assert len(near_misses([name])) == 1
@@ -332,8 +340,8 @@ def test_common_slips_are_seen(name: str) -> None:
             "PATH",
             "HOME",
             "DEVICE_NAME",
-            "LOG_DIR",
             "LOG_FILE",
+            "LOG_DRIVER",
             "REDIS_TLS",
             "DATABASE_URL",
             "DB_HOST",
