@@ -28,7 +28,8 @@ SECRET_KEYS = [
     "APIKey", "x-api-key", "apikey", "Authorization", "Proxy-Authorization", "Set-Cookie", "cookies",
     "credit_card", "creditCard", "card_number", "cvv", "ssn", "user_ssn", "phone", "phone_number",
     "user_email", "userEmail", "e_mail", "email", "private_key", "session", "session_id", "sessionId",
-    "jwt", "password2", "oauth2_token", "signingKey", "csrf_token", "connection_string",
+    "jwt", "password2", "oauth2_token", "signingKey", "csrf_token", "connection_string", "pass_word", "cc_number",
+    "hmac_key", "X-Amz-Signature", "account_number",
 ]
 HARMLESS_KEYS = [
     "tokens_used", "max_tokens", "tokenizer", "token_count", "token_type", "session_ttl",
@@ -120,6 +121,32 @@ def test_no_shape_hides_a_secret(value: Any) -> None:
     assert SECRET not in repr(safe)
     assert MASK in repr(safe)
     assert SECRET not in msgspec.json.encode(safe).decode()
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("Authorization", f"Token {SECRET}"), ("Accept", "text/html")],
+        (("x-api-key", SECRET), ("accept", "text/html")),
+        {("password", SECRET), ("accept", "text/html")},
+        {"form": [("user_email", SECRET), ("accept", "text/html")]},
+        [("password", {"any": [SECRET]}), ("accept", "text/html")],
+        [("x" * 300, 1), ("password", Plain()), ("accept", "text/html")],
+    ],
+)
+def test_pairs_of_key_and_value_are_masked_as_members_of_a_mapping_are(pairs: Any) -> None:
+    safe = repr(REDACTOR.mapping({"headers": pairs}))
+    assert SECRET not in safe
+    assert MASK in safe
+    assert "text/html" in safe
+
+
+def test_a_url_loses_its_credentials_under_any_key() -> None:
+    urls = [f"redis://:{SECRET}@h", f"https://u:{SECRET}@h/x", f"https://h/x?api_key={SECRET}&page=2"]
+    safe = REDACTOR.mapping({"broker": urls[0], "targets": urls, "deep": {"a": urls[1], "b": [urls[2]]}})
+    assert SECRET not in repr(safe)
+    assert safe["targets"][2] == f"https://h/x?api_key={MASK}&page=2"
+    assert REDACTOR.mapping({"docs": "https://h/x?page=2"}) == {"docs": "https://h/x?page=2"}
 
 
 def test_cycles_depth_and_size_are_bounded() -> None:
@@ -274,13 +301,21 @@ def test_urls(url: str, safe: str) -> None:
         ("password =        hunter2", "hunter2"),
         ("next=http%3A%2F%2Fh%3Fpassword%3Dhunter2", "hunter2"),
         ("redis://u:a hunter2@h", "hunter2"),
+        ("headers [('x-api-key', 'hunter2'), ('accept', 'text')]", "hunter2"),
+        ("[(b'authorization', b'hunter2')]", "hunter2"),
+        ("""[('password', "it's hunter2")]""", "hunter2"),
+        ("[('password', 'hunter2 never closed", "hunter2"),
         ("https://u:a hunter2@h/x", "hunter2"),
     ],
 )
 def test_value_scanners_on_request(text: str, gone: str) -> None:
     assert gone not in SCANNING.mapping({"note": text})["note"]
     assert gone not in SCANNING.mapping({"note": [text]})["note"][0]
-    assert REDACTOR.mapping({"note": text})["note"] == text, "off by default"
+    by_default = REDACTOR.mapping({"note": text, "notes": [text], "more": {"note": text}})
+    if "://" in text:
+        assert gone not in repr(by_default), "URLs are looked into always"
+    else:
+        assert by_default["note"] == text, "off by default"
 
 
 @pytest.mark.parametrize(
@@ -290,6 +325,8 @@ def test_value_scanners_on_request(text: str, gone: str) -> None:
         ("login(password=abc, user=bob)", "login(password=[redacted], user=bob)"),
         ("GET https://h/x?api_key=k&page=2 200", "GET https://h/x?api_key=[redacted]&page=2 200"),
         ("password=[1, [2]], x=3", "password=[redacted], x=3"),
+        ("[('cookie', 'a'), ('accept', 'b')]", "[('cookie', [redacted]), ('accept', 'b')]"),
+        ("SELECT ('email', 'phone', 'name')", "SELECT ('email', 'phone', 'name')"),
         ("curl -H 'Authorization: Token t' http://h", "curl -H 'Authorization: [redacted]' http://h"),
         ("server --password --user bob", "server --password --user bob"),
         ("redis://h:6379/0 by me@host", "redis://h:6379/0 by me@host"),
@@ -353,6 +390,8 @@ def test_scanners_leave_the_rest(text: str) -> None:
         "--password " * 1_500,
         "redis://u:a " * 1_300 + "@",
         "%3D" * 5_000,
+        "('password', '" * 1_200,
+        "('password', \"" * 1_200,
     ],
     ids=lambda text: text[:6],
 )

@@ -128,7 +128,12 @@ class BoundLogger(BoundLoggerBase):
             if type(event) is not str or args:
                 message = clean(interpolate(event, args))
             elif (  # as is_suspect, which costs twice that
-                "=" in event or ":" in event or "earer" in event or "--" in event or "%3" in event
+                "=" in event
+                or ":" in event
+                or "earer" in event
+                or "--" in event
+                or "%3" in event
+                or "('" in event
             ):
                 message = clean(event)
             else:

@@ -112,7 +112,7 @@ class Pipeline:
 
 def is_suspect(text: str) -> bool:
     """Whether a text may hold a secret that its shape gives away, and is worth the scan. About 50 ns."""
-    return "=" in text or ":" in text or "earer" in text or "--" in text or "%3" in text
+    return "=" in text or ":" in text or "earer" in text or "--" in text or "%3" in text or "('" in text
 
 
 def merge_context(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

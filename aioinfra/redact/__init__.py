@@ -6,8 +6,9 @@ where something in it changes. What comes out is also bounded (depth, members, c
 values: objects with fields become mappings, since their repr would show what their keys say to hide, and
 any other object becomes its repr, scanned.
 
-Free text is scanned for secrets where it is suspect (messages of exceptions, reprs, other libraries' lines),
-elsewhere only on request (`RedactOptions.scan_values`), because a scan costs about as much as a whole log line.
+Free text is scanned for secrets where it is suspect (messages of exceptions, reprs, other libraries' lines,
+whatever holds a URL), elsewhere only on request (`RedactOptions.scan_values`), because a scan costs about as much
+as a whole log line.
 """
 
 from aioinfra.redact.options import MASK, RedactOptions

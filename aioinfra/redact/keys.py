@@ -22,7 +22,7 @@ _SECRET_WORDS: Final = frozenset({
     "token", "apikey", "apikeys", "authorization", "cookie", "cookies", "credential", "credentials", "creds",
     "bearer", "jwt", "otp", "totp", "session", "sessionid", "privatekey", "secretkey", "accesskey",
     "creditcard", "cardnumber", "cvv", "cvc", "ssn", "iban", "csrf", "xsrf",
-    "phone", "phones", "telephone", "email", "emails",
+    "phone", "phones", "telephone", "email", "emails", "signature",
 })
 _SECRET_ENDINGS: Final = ("password", "passwd", "passphrase", "secret", "token", "apikey", "email")
 _SECRET_PAIRS: Final = frozenset({
@@ -30,7 +30,8 @@ _SECRET_PAIRS: Final = frozenset({
     ("signing", "key"), ("encryption", "key"), ("master", "key"), ("auth", "key"), ("auth", "header"),
     ("api", "tokens"), ("access", "tokens"), ("refresh", "tokens"), ("auth", "tokens"),
     ("credit", "card"), ("card", "number"), ("security", "code"), ("social", "security"),
-    ("connection", "string"), ("e", "mail"),
+    ("connection", "string"), ("e", "mail"), ("pass", "word"), ("hmac", "key"), ("ssh", "key"), ("license", "key"),
+    ("cc", "number"), ("account", "number"), ("passport", "number"),
 })
 # What a key says *about* a secret: token_count, session_ttl, password_length, emails_sent.
 _HARMLESS_LAST: Final = frozenset({

@@ -13,8 +13,8 @@ class RedactOptions:
     """What is masked and what is cut.
 
     Attributes:
-        scan_values: also look into every text for Authorization values, URL credentials, ``key=value``
-            with a secret key, and payment card numbers.
+        scan_values: also look into every text for Authorization values, ``key=value`` with a secret key, and
+            payment card numbers. Texts that hold ``://`` are looked into always: URLs carry credentials.
         more_words: further words that make a key secret, lower case.
         trusted: keys whose values are not looked at on the outermost level of a mapping; for what the
             program itself put there.

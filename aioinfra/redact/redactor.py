@@ -36,7 +36,7 @@ class Redactor:
                 decision = policy.decide(key)
             kind = type(value)
             if decision == PLAIN:
-                if (kind is str and len(value) <= unscanned) or kind in SCALARS:
+                if (kind is str and len(value) <= unscanned and "://" not in value) or kind in SCALARS:
                     continue
             elif decision == TRUSTED:
                 continue

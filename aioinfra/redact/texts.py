@@ -28,6 +28,7 @@ _RUN = rf"""(?:[^\s,;&"'(){{}}\[\]]++|[,;&"'(){{}}\[\]]{{1,8}}+(?!\s|\Z|{_NEXT_K
 _VALUE = re.compile(rf"(?:[A-Za-z]{{0,2}}{_QUOTED}|{_ESCAPED})*+{_RUN}", re.DOTALL)
 _OPENING = re.compile(r"[\w$.@]{0,64}+[(\[{]")
 _BRACKETS = re.compile(rf"[(\[{{]|[)\]}}]|{_QUOTED}", re.DOTALL)
+_PAIR = re.compile(rf"(\(b?'([\w.-]{{1,64}}+)', )b?{_QUOTED}(?=\)|\Z)", re.DOTALL)  # the repr of a pair
 _HEADERS: Final = ("authorization", "cookie")  # a scheme and several values may stand in them
 _HEADER_VALUE = {quote: re.compile(rf"""(?![\s"'(\[{{\\])[^\r\n{quote}]++""") for quote in ("", "'", '"')}
 _SPACED_LOGIN = re.compile(
@@ -66,6 +67,8 @@ class Texts:
         ):
             text = _URLS.sub(self._urls, _SPACED_LOGIN.sub(_mask_spaced_login, text))
         text = self._assignments(_AUTH_SCHEME.sub(_mask_credentials, text))
+        if "('" in text or "(b'" in text:
+            text = _PAIR.sub(self._pair, text)
         return _CARD.sub(_mask_card, text) if len(text) >= _SHORTEST_CARD else text
 
     def url(self, url: str) -> str:
@@ -114,6 +117,9 @@ class Texts:
             parts[index] = f"{MASK}@{authority.rpartition('@')[2]}{path}" if "@" in authority else part
             scheme = part
         return "://".join([before, *parts])
+
+    def _pair(self, found: re.Match[str]) -> str:
+        return f"{found[1]}{MASK}" if self._keys.decide(found[2]) == SECRET else found[0]
 
     def _assignments(self, text: str) -> str:
         """``key=value``, ``key: value`` and ``--key value`` with the values of secret keys masked.

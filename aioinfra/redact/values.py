@@ -24,8 +24,8 @@ _KEPT: Final = (dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal)
 class Policy:
     """What to do with one value under one key.
 
-    ``unscanned`` is the length up to which a text under a plain key may stay as it is; -1 when every text is
-    scanned.
+    ``unscanned`` is the length up to which a text under a plain key may stay as it is when it holds no URL; -1 when
+    every text is scanned.
     """
 
     __slots__ = ("decide", "decisions", "options", "texts", "unscanned")
@@ -47,8 +47,9 @@ class Policy:
         return walk.value(value)
 
     def string(self, text: str) -> str:
-        """A text that is some value: bounded, scanned only on request."""
-        return self.texts.text(text) if self.options.scan_values else self.texts.cut(text)
+        """A text that is some value: bounded, scanned on request or when it holds a URL."""
+        suspect = self.options.scan_values or str.__contains__(text, "://")
+        return self.texts.text(text) if suspect else self.texts.cut(text)
 
 
 class Walk:
@@ -106,7 +107,9 @@ class Walk:
                     return self._mapping({_name(name): member for name, member in values.items()})
                 decision = policy.decide(key)
             kind = type(value)
-            if not decision and (kind in SCALARS or (kind is str and len(value) <= unscanned)):
+            if not decision and (
+                kind in SCALARS or (kind is str and len(value) <= unscanned and "://" not in value)
+            ):
                 continue
             member = policy.member(decision, value, self)
             if member is not value:
@@ -125,14 +128,21 @@ class Walk:
         changed: list[Any] | None = None
         for index, value in enumerate(values):
             kind = type(value)
-            if kind in SCALARS or (kind is str and len(value) <= unscanned):
+            if kind in SCALARS or (kind is str and len(value) <= unscanned and "://" not in value):
                 continue
-            member = self.value(value)
+            member = self._pair(value) if kind is tuple and len(value) == 2 else self.value(value)
             if member is not value:
                 if changed is None:
                     changed = list(values)
                 changed[index] = member
         return values if changed is None else changed
+
+    def _pair(self, pair: tuple[Any, Any]) -> Any:
+        """A member of two, which may be a key and its value: headers and forms come as lists of such."""
+        key, value = pair
+        if type(key) is str and self._policy.decide(key[:KEY_CHARACTERS]) == SECRET:
+            return [key[:KEY_CHARACTERS], self._policy.member(SECRET, value, self)]
+        return self.value(pair)
 
     def _room(self, members: int) -> int:
         """How many of so many members may be looked at."""
