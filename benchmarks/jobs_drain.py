@@ -43,7 +43,7 @@ QUESTION: Final = Question(
     ratio_of="rate",
     baseline=(BEST.name,),
     goals=(
-        *(Goal("", contestant.name, "ratio", at_least=6) for contestant in (SERVICE, DROP_IN)),
+        *(Goal("", contestant.name, "ratio", at_least=10) for contestant in (SERVICE, DROP_IN)),
         *(Goal("", contestant.name, "trips", at_most=3) for contestant in (SERVICE, DROP_IN)),
     ),
 )
