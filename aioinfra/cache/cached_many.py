@@ -26,6 +26,7 @@ from aioinfra.cache.decorator import (
     _return_annotation,
     default_cache,
 )
+from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.keys import check_key
 from aioinfra.cache.kind import Kind
 from aioinfra.cache.manager import CacheManager
@@ -80,7 +81,19 @@ class CachedMany(Generic[P, K, V]):
         kwargs.pop(CACHE_ARGUMENT, None)
         return self.keys((), [id], args, kwargs)[0]
 
+    async def explain(self, id: K, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:  # noqa: A002 - what it is
+        """What the cache knows of the result for one id, but for the value. See `CacheManager.explain`."""
+        return await self.explained((), id, args, kwargs)
+
     # The same with a receiver among the arguments
+
+    async def explained(
+        self, receiver: tuple[Any, ...], item: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Explanation:
+        """`explain`, for a method with its receiver."""
+        cache = self._cache(kwargs)
+        (key,) = self.keys(receiver, [item], args, kwargs)
+        return await cache.explain(key, self._kind(cache))
 
     async def read(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, refresh: bool = False
@@ -180,6 +193,10 @@ class BoundMany(Generic[P, K, V]):
         """See `CachedMany.key_for`."""
         kwargs.pop(CACHE_ARGUMENT, None)
         return self.__func__.keys((self.__self__,), [id], args, kwargs)[0]
+
+    async def explain(self, id: K, /, *args: P.args, **kwargs: P.kwargs) -> Explanation:  # noqa: A002 - what it is
+        """See `CachedMany.explain`."""
+        return await self.__func__.explained((self.__self__,), id, args, kwargs)
 
 
 class CachedStaticMany(CachedMany[P, K, V]):

@@ -171,7 +171,7 @@ async def _unreadable(
     """Why the value cannot be opened."""
     envelope = subject.envelope
     if envelope is None:
-        return []
+        return await _without_dictionary(subject, server, found)
     if found.codec not in ("bytes", CODECS[envelope.codec.id]) and not found.failure:
         return [f"written as {found.codec}, and this cache reads {CODECS[envelope.codec.id]}"]
     try:
@@ -179,14 +179,20 @@ async def _unreadable(
     except (StoredFailureError, OutdatedError):
         return []
     except UnknownDictionary:
-        known = server is not None and subject.client is not None
-        key = f"{subject.names.dictionary}:{found.dictionary}"
-        if known and subject.client is not None and await subject.client.execute("EXISTS", key):
-            return []  # a read fetches it
-        return [f"dictionary {found.dictionary} is unknown: it is not on the server"]
+        return await _without_dictionary(subject, server, found)
     except DecodeError as error:
         return [] if cleared else [f"undecodable: {error}"]
     return []
+
+
+async def _without_dictionary(subject: Subject, server: ServerSays | None, found: Explanation) -> list[str]:
+    """A read fetches the dictionary of a value, if it is on the server."""
+    if found.dictionary is None:
+        return []
+    key = f"{subject.names.dictionary}:{found.dictionary}"
+    if server is not None and subject.client is not None and await subject.client.execute("EXISTS", key):
+        return []
+    return [f"dictionary {found.dictionary} is unknown: it is not on the server"]
 
 
 def _late(subject: Subject, header: Header, found: Explanation) -> list[str]:

@@ -1,7 +1,7 @@
-"""``aioinfra cache``: the dictionaries that a cache compresses small values with.
+"""``aioinfra cache``: why a value is not fresh, filling a cache, the dictionaries that it compresses with.
 
-Exit status: 0 done; 1 not done (too few values, nothing to gain, no answer from the server); 2 wrong usage or
-configuration.
+Exit status: 0 done; 1 not done (no value that counts, pairs that failed, too few values, nothing to gain, no answer
+from the server); 2 wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar, cast
 
 import typer
 
 from aioinfra.cli import job_views as views
 
 if TYPE_CHECKING:
-    from aioinfra.cache.dictionary_training import Comparison, Progress, Training
+    from aioinfra.cache.dictionary_training import Comparison, Training
+    from aioinfra.cache.explanation import Explanation
     from aioinfra.cache.names import Names
+    from aioinfra.cache.warm import WarmReport
     from aioinfra.connection.pool import RedisClient
 
 T = TypeVar("T")
 Verb = Callable[["RedisClient", "Names"], Awaitable[T]]
+
+_BUDGET: Final = 2.0  # seconds for one answer of the server
 
 cache = typer.Typer(help="Look after what a cache keeps on its server.", no_args_is_help=True)
 
@@ -59,7 +63,7 @@ def train(
 
     async def run(client: RedisClient, names: Names) -> tuple[Training, bool]:
         options = TrainingOptions(samples=samples, size=size << 10, seconds=seconds)
-        with _progress(as_json=as_json) as progress:
+        with _bar("reading values", as_json=as_json) as progress:
             found = await train_dictionary(client, names, options, progress=progress)
         publish = not dry_run and (force or found.comparison.saves)
         if publish:
@@ -96,6 +100,82 @@ def dictionaries(namespace: Namespace = None, url: Url = None, as_json: Json = F
         for one in versions
     ]
     views.print_table(("id", "published", "bytes", "days left", "current"), rows)
+
+
+@cache.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="A key within the namespace, as fn.key_for(...) tells it.")],
+    namespace: Namespace = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """What the server has under a key, but for the value: age, life, sizes, tags, and why it does not count.
+
+    Whether the value can be decoded depends on who reads it, and is not looked at.
+    """
+    from aioinfra.cache.epoch import Epoch
+    from aioinfra.cache.explain import explain as explain_key
+    from aioinfra.cache.explain_sources import Subject
+    from aioinfra.cache.keys import check_key
+    from aioinfra.clock import SYSTEM_CLOCK
+
+    async def run(client: RedisClient, names: Names) -> Explanation:
+        epoch = Epoch(SYSTEM_CLOCK)
+        await epoch.learn(client, _BUDGET)
+        return await explain_key(Subject(names, client, epoch.now, _BUDGET), check_key(key))
+
+    found = _ask(url, namespace, run)
+    if as_json:
+        views.print_json(found.as_dict())
+    else:
+        typer.echo(str(found))
+    if found.state in ("absent", "unusable"):
+        raise typer.Exit(1)
+
+
+@cache.command()
+def warm(
+    source: Annotated[
+        str, typer.Argument(help="module:name of a mapping, of pairs, or of a function that gives them.")
+    ],
+    namespace: Namespace = None,
+    ttl: Annotated[float | None, typer.Option(help="Seconds to live. Default: the cache's.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Most keys a second.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Loaders at the same time.")] = 10,
+    serialization: Annotated[
+        str, typer.Option(help="json or msgpack, as the cache's readers have it.")
+    ] = "json",
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Fill a cache: store every pair of a source; loaders are run. Waits while the server is gone."""
+    from aioinfra.cache.manager import CacheManager
+    from aioinfra.cache.options import CacheOptions, NearOptions
+    from aioinfra.cache.warm import WarmOptions
+    from aioinfra.cli.target import load_target
+
+    async def run(client: RedisClient, names: Names) -> WarmReport:
+        pairs = load_target(source)
+        manager = CacheManager(
+            client=client,
+            namespace=names.namespace,
+            serialization=cast("Any", serialization),  # checked there
+            options=CacheOptions(near=NearOptions(enabled=False)),
+        )
+        async with manager:
+            with _bar("warming", as_json=as_json) as told:
+                options = WarmOptions(concurrency, rate, lambda found: told(found.done, found.total))
+                return await manager.warm_cache(pairs, ttl=ttl, options=options)
+
+    report = _ask(url, namespace, run)
+    if as_json:
+        views.print_json({name: getattr(report, name) for name in ("stored", "failed", "failures")})
+    else:
+        typer.echo(f"stored {report.stored}, failed {report.failed}")
+        if report.failures:
+            views.print_table(("key", "error"), list(report.failures.items()))
+    if report.failed:
+        raise typer.Exit(1)
 
 
 # Parts
@@ -136,17 +216,17 @@ def _fail(text: str, status: int = 1) -> NoReturn:
 
 
 @contextmanager
-def _progress(*, as_json: bool) -> Iterator[Progress | None]:
-    """A bar on a terminal's standard error; elsewhere none."""
+def _bar(what: str, *, as_json: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal's standard error; elsewhere none. Takes what is done, and of how many."""
     if as_json or not sys.stderr.isatty():
-        yield None
+        yield lambda _done, _total: None
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading values")
-        yield lambda found, wanted: bar.update(task, completed=found, total=wanted)
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _bytes_by_means(compared: Comparison) -> list[tuple[str, int]]:

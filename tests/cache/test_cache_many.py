@@ -117,6 +117,8 @@ async def test_other_arguments_belong_to_the_key(cache: CacheManager) -> None:
     assert loader.calls == [[1], [1]]
     assert load.key_for(1) == load.key_for(1, "en") != load.key_for(1, locale="de")
     assert await cache.exists(load.key_for(1, locale="de"))
+    found = await load.explain(1, locale="de")
+    assert (found.key, found.state) == (load.key_for(1, locale="de"), "fresh")
 
 
 async def test_another_process_restores_the_types(redis_url: str, prefix: str) -> None:
@@ -313,6 +315,7 @@ async def test_methods_class_methods_and_static_methods(cache: CacheManager) -> 
     assert await theirs.prices([1]) == {1: "b1"}
     assert calls == [("a", [1]), ("b", [1])]
     assert ours.prices.key_for(1) != theirs.prices.key_for(1)
+    assert (await ours.prices.explain(1)).state == "fresh"
     assert await ours.prices.invalidate(1) == 1
     assert await ours.prices.refresh([1]) == {1: "a1"}
     assert ours.prices.__name__ == "prices"
