@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -87,6 +87,7 @@ class Atomic:
         lifetime: checks a ttl and puts the default in for None.
         seal: a value as bytes in layout 2; generation and times are filled in by the store.
         opened: the value in bytes, MISS when they cannot be read.
+        provide: fetches what opening some bytes needs (a dictionary).
         changed: told of each key before and after it may have changed, to drop what is kept of it here.
     """
 
@@ -97,6 +98,7 @@ class Atomic:
     seal: Callable[[Any], bytes]
     opened: Callable[[bytes], Any]
     changed: Callable[[str], None]
+    provide: Callable[[bytes], Awaitable[None]]
 
     async def aclose(self) -> None:
         """Release the locks, then close the store."""
@@ -175,7 +177,7 @@ class AtomicVerbs:
         seconds = atomic.lifetime(ttl)
         sealed = None if callable(default) else atomic.seal(default)
         present = await atomic.store.read(full)
-        value = MISS if present is None else atomic.opened(present)
+        value = MISS if present is None else await _read(atomic, present)
         if value is not MISS:
             return value
         if sealed is None:
@@ -237,11 +239,16 @@ class AtomicVerbs:
         return atomic.locks.lock(atomic.lock_prefix + name, name, lease, wait)
 
 
+async def _read(atomic: Atomic, data: bytes) -> Any:
+    await atomic.provide(data)
+    return atomic.opened(data)
+
+
 async def _settle(atomic: Atomic, key: str, sealed: bytes, ttl: float | None, present: bytes | None) -> Any:
     """The value that stands in the end: the sealed one, or another caller's."""
     for _ in range(_TRIES):
         found = await atomic.store.get_or_add(key, sealed, ttl, present)
-        value = atomic.opened(sealed if found is None else found)
+        value = await _read(atomic, sealed if found is None else found)
         if value is not MISS:
             return value
         present = found

@@ -60,6 +60,7 @@ class AtomicSeams:
     seal: Callable[[Any], bytes]
     opened: Callable[[bytes], Any]
     changed: Callable[[str], None]
+    provide: Callable[[bytes], Awaitable[None]]
 
 
 class FleetCurrency:
@@ -114,6 +115,7 @@ def make_atomic(parts: AtomicParts, seams: AtomicSeams) -> Atomic:
         seams.seal,
         seams.opened,
         seams.changed,
+        seams.provide,
     )
 
 

@@ -41,6 +41,7 @@ from aioinfra.cache.options import (
     Serialization,
     make_codec,
 )
+from aioinfra.cache.plain import PlainVerbs
 from aioinfra.cache.read_through import ReadThrough
 from aioinfra.cache.store import MISS, ClosedStore, Lifetime, Ttl
 from aioinfra.cache.tags import TagBook, check_tags
@@ -61,7 +62,7 @@ Consistency = Literal["near", "strong"]
 Mode = Literal["read", "strong", "refresh"]
 
 
-class CacheManager(AtomicVerbs, ClearingVerbs):
+class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
     """A cache on Redis or Valkey, or in this process' memory. One event loop at a time.
 
     ::
@@ -208,6 +209,9 @@ class CacheManager(AtomicVerbs, ClearingVerbs):
             )
         return self._verbs
 
+    def _seconds(self, ttl: Ttl) -> float | None:
+        return check_ttl(ttl, self._default_ttl)
+
     def _full(self, key: str) -> str:
         return full_key(self._namespace, key)
 
@@ -219,11 +223,16 @@ class CacheManager(AtomicVerbs, ClearingVerbs):
             if reads.near is not None:
                 reads.near.changed((key,))
 
+        async def provide(data: bytes) -> None:
+            if reads.dictionaries is not None:
+                await reads.dictionaries.provide([data])
+
         return AtomicSeams(
-            lifetime=lambda ttl: check_ttl(ttl, self._default_ttl),
+            lifetime=self._seconds,
             seal=lambda value: kind.envelope.seal(value, Stamp(0.0)),
             opened=lambda data: reads.opened(data, kind),
             changed=changed,
+            provide=provide,
         )
 
     # Single keys

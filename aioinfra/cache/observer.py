@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+Totals = Callable[[], Mapping[str, float]]
+"""Gives the figures of one open cache by name: those of `CacheManager.get_stats`, and ``l1_state:<state>`` as 1."""
 
 
 class CacheObserver(Protocol):
@@ -21,4 +25,18 @@ class CacheObserver(Protocol):
 
     def keys(self, operation: str, hits: int, misses: int) -> None:
         """How many keys a read (get or mget) found and did not find."""
+        ...
+
+
+@runtime_checkable
+class TotalsObserver(Protocol):
+    """An observer that pulls, too: a hit in L1 costs less than telling of it would, so its count is read when
+    somebody asks. Between `watch` and `unwatch` the source may be called at any time, on the event loop."""
+
+    def watch(self, source: Totals) -> None:
+        """A cache has opened."""
+        ...
+
+    def unwatch(self, source: Totals) -> None:
+        """It is about to close: its last figures are to be read now."""
         ...

@@ -349,6 +349,10 @@ class ReadThrough:
             if near is not None:
                 near.cleared(pattern)
 
+    async def put(self, key: str, data: bytes, ttl: float | None) -> None:
+        """Write bytes; raises as `set`."""
+        await self._loading.put(key, data, ttl)
+
     async def set(self, key: str, value: Any, kind: Kind, tags: Sequence[str] = ()) -> None:
         """Seal and store.
 

@@ -98,11 +98,21 @@ class VerbCache(AtomicVerbs):
         return MISS if data is None else self.opened(data)
 
 
+async def nothing_to_provide(_data: bytes) -> None: ...
+
+
 def assemble(cache: VerbCache, store: Any, locks: Locks) -> VerbCache:
     """A cache whose parts are chosen."""
     prefix = f"{cache.namespace}meta:lock:"
     cache.atomic = Atomic(
-        store, locks, prefix, cache.lifetime, cache.seal, cache.opened, cache.changes.append
+        store,
+        locks,
+        prefix,
+        cache.lifetime,
+        cache.seal,
+        cache.opened,
+        cache.changes.append,
+        nothing_to_provide,
     )
     return cache
 
