@@ -3,7 +3,8 @@
 An outage begins with the first call that finds the server unavailable. That call and all later ones are
 answered from memory, which starts empty: only what was written during the outage is in it. One task of this
 store probes the server. When it answers, every key written or deleted meanwhile is deleted on it (never
-replayed: others may have written newer values), the memory is emptied, and calls go to the server again.
+replayed: others may have written newer values), the memory is emptied, and calls go to the server again. Writes
+that began before the outage, and that their callers have given up, are waited for first.
 
 So that nothing is written in between, writes wait for the last such deletion, one round trip; then the last
 look at the remembered keys, the emptying and the switch happen without an await.
@@ -186,6 +187,9 @@ class FallbackStore:
         """Return when no outage is under way."""
         await self._healthy.wait()
 
+    async def settled(self) -> None:
+        await self._primary.settled()
+
     async def aclose(self) -> None:
         """End the probing and close both stores. What is still remembered is left to the TTLs."""
         self._closed = True
@@ -314,6 +318,7 @@ class FallbackStore:
 
     async def _settle(self, outage: Outage) -> None:
         """Delete what was remembered, then end the outage; raises when the server is gone again."""
+        await self._primary.settled()  # what was given up would land on what is written after the outage
         while outage.everything or outage.patterns or len(outage.keys) > _KEYS_A_STEP:
             await self._delete_some(outage)
         self._gate = gate = asyncio.Event()

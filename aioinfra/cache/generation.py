@@ -44,8 +44,7 @@ class NamespaceGeneration:
             renewals = self._renewals
             found = await self._read(store)
             if found is None:
-                await store.set(self._key, secrets.token_bytes(_BYTES), None)
-                found = await self._read(store)  # of the last who made one at the same time
+                found = await self._made(store)
         changed = found is not None and found != self._current.value
         if found is not None:
             self._current.value = found
@@ -64,6 +63,16 @@ class NamespaceGeneration:
             await self.load(
                 store
             )  # another process may have renewed it since, and that may have been heard before
+
+    async def _made(self, store: Store) -> bytes | None:
+        """A new one, of the first who makes one at the same time."""
+        value = secrets.token_bytes(_BYTES)
+        with contextlib.suppress(WrongType):
+            found = await store.add(self._key, value, None)
+            if len(found) == _BYTES:
+                return found
+        await store.set(self._key, value, None)  # something else lies there
+        return await self._read(store)
 
     async def _read(self, store: Store) -> bytes | None:
         try:

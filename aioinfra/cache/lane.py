@@ -62,6 +62,10 @@ class Lane(Generic[Item, Reply]):
         self.received = call.received
         return replies
 
+    async def settled(self) -> None:
+        """Return when nothing is under way, not even what callers have given up: within the socket timeout."""
+        await self._batcher.settled()
+
     async def aclose(self) -> None:
         """Wait for what is under way, then refuse."""
         await self._batcher.aclose()

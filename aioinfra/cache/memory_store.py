@@ -55,5 +55,8 @@ class MemoryStore:
     async def ping(self) -> float:
         return 0.0
 
+    async def settled(self) -> None:
+        """Every write has ended when it returns."""
+
     async def aclose(self) -> None:
         self.local.clear()

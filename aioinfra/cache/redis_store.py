@@ -1,8 +1,9 @@
 """The Store on a Redis or Valkey server.
 
 Gets go through one Batcher and leave as one MGET for all that gathered while the previous one was in flight.
-Sets and deletes go through another and leave as one pipeline. Because all writes of this process pass that one
-queue in order, a write that its caller gave up on never lands after a later write to the same key.
+Sets and deletes go through another, in order, and leave as one pipeline. Only a write that its caller gave up on,
+since its connection was silent for longer than the budget, may land after a later one to the same key: until
+`settled` has returned.
 
 A caller waits at most the budget for a server that does not answer; the call behind it ends by itself, bounded
 by the client's socket timeout. Waiting for the calls of this process that are ahead is no fault of the server:
@@ -158,6 +159,9 @@ class RedisStore:
                 raise
             raise PoolExhausted(f"no connection became free within {self._budget:g} s", sent=False) from None
         return loop.time() - started
+
+    async def settled(self) -> None:
+        await self._writes.settled()
 
     async def aclose(self) -> None:
         for lane in (self._gets, self._bulk, self._writes):

@@ -97,6 +97,10 @@ class Store(Protocol):
         """Seconds that the server took to answer."""
         ...
 
+    def settled(self) -> Awaitable[None]:
+        """Return when no write is under way, not even one that its caller gave up on: none lands later."""
+        ...
+
     def aclose(self) -> Awaitable[None]:
         """Wait for what is under way and let go of everything. No verb may be called afterwards."""
         ...
@@ -111,7 +115,7 @@ class ClosedStore:
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise LifecycleError("the cache is not open: await initialize(), or use it in `async with cache:`")
 
-    get = get_many = set = add = set_many = delete = exists = clear = ping = _refuse
+    get = get_many = set = add = set_many = delete = exists = clear = ping = settled = _refuse
 
     async def aclose(self) -> None:
         """Nothing to close."""

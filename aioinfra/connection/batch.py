@@ -145,6 +145,11 @@ class Batcher(Generic[Item, Reply]):
         self._drain = loop.create_task(self._run(), context=Context())
         self._drain.add_done_callback(self._drained)
 
+    async def settled(self) -> None:
+        """Return when nothing is under way, not even what its callers have given up."""
+        while drains := {*self._late, *([] if self._drain is None else [self._drain])}:
+            await asyncio.wait(drains)
+
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Refuse new items and wait up to ``timeout`` seconds for the others; what is left then fails."""
         self._closed = True

@@ -19,6 +19,7 @@ class Row(NamedTuple):
 
 
 _FAULTS = "tests/faults/"
+_ROUNDS = _FAULTS + "test_cache_coherence_rounds.py::"
 _EMBEDDED = "tests/connection/test_embedded.py::"
 
 ROWS = (
@@ -107,7 +108,7 @@ ROWS = (
         "The network misbehaves",
         "seven toxics and partitions, by a proxy",
         "0 wrong answers, nobody hangs",
-        (_FAULTS + "test_toxics.py",),
+        (_FAULTS + "test_toxics.py", _FAULTS + "test_cache_outage.py"),
     ),
     Row(
         14,
@@ -146,6 +147,24 @@ ROWS = (
         "nothing listens, it comes later",
         "applications and workers start, the cache answers from memory; recovered within 2 s",
         (_FAULTS + "test_absent_at_boot.py",),
+    ),
+    Row(
+        21,
+        "The server forgets",
+        "FLUSHALL, FLUSHDB, SCRIPT FLUSH; keys that expire unseen beside many long-lived ones",
+        "1 s later L1 answers nothing of it; scripts are loaded anew",
+        (_ROUNDS + "test_the_server_is_flushed", _ROUNDS + "test_keys_end_without_a_word"),
+    ),
+    Row(
+        22,
+        "An invalidation is lost or late",
+        "CLIENT KILL of what listens, its network partitioned, replies held until the invalidation has come",
+        "1 s after it L1 answers nothing old; nothing older than its bound meanwhile",
+        (
+            _ROUNDS + "test_a_reply_that_is_slower_than_its_invalidation",
+            _ROUNDS + "test_the_connection_that_hears_is_killed",
+            _ROUNDS + "test_the_connection_that_hears_is_partitioned",
+        ),
     ),
     Row(
         24,
