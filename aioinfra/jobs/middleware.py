@@ -98,11 +98,17 @@ StoreMany = Callable[[Sequence[JobRequest[Any]]], Awaitable[list[JobHandle[Any]]
 async def enqueue_many(
     middleware: Sequence[JobMiddleware], requests: Sequence[JobRequest[Any]], store: StoreMany
 ) -> list[JobHandle[Any]]:
-    """Lead many requests through the layers, and store what comes through at once. One task a request.
+    """Lead many requests through the layers, and store what comes through at once.
 
-    What a layer raises before its ``call_next`` is raised before anything is stored; of several errors the first
+    One task a request; none for outer layers with ``only_stamps``, whose ``stamp`` gives the changed request. What
+    a layer raises before its ``call_next`` is raised before anything is stored; of several errors the first
     request's is raised.
     """
+    while middleware and getattr(middleware[0], "only_stamps", False) is True:
+        layer: Any = middleware[0]
+        requests, middleware = [layer.stamp(request) for request in requests], middleware[1:]
+    if not middleware:
+        return await store(requests)
     gate = _Gate(len(requests), store)
     ways = [
         around_enqueue(middleware, partial(gate.pass_through, number))(request)

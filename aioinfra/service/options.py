@@ -22,7 +22,8 @@ class ServiceOptions:
         include: names of the modules that hold its tasks, imported when the service opens.
         queues: weight of each queue that its workers serve; queues named by tasks alone have 1.
         settings: instead of the environment.
-        redis_url: instead of what the settings say.
+        redis_url: the server of cache and jobs, instead of what the settings say.
+        cache_redis_url, jobs_redis_url: their own servers, where they have any.
         configure_logging: whether opening the service sets up logging.
         cache_ttl: seconds that cached values live unless a call says otherwise.
         autodiscover: names of packages whose modules hold its tasks, imported with all their submodules when the
@@ -44,6 +45,8 @@ class ServiceOptions:
     autodiscover: Sequence[str] = ()
     routes: Mapping[str, str] = field(default_factory=dict)
     middleware: Sequence[JobMiddleware] = ()
+    cache_redis_url: str | None = field(default=None, repr=False)
+    jobs_redis_url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for argument in ("include", "autodiscover"):

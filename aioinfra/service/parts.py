@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +13,23 @@ import msgspec
 
 from aioinfra.cache.decorator import default_cache
 from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.observer import CacheObserver
 from aioinfra.config import Settings
 from aioinfra.connection.locate import Located, locate_async, locate_jobs
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import StoreError
 from aioinfra.jobs.client import ClientOptions, JobClient, default_client
 from aioinfra.jobs.job import Progress
+from aioinfra.jobs.middleware import JobMiddleware
 from aioinfra.jobs.observer import JobObserver
 from aioinfra.jobs.redis_store import RedisJobStore
+from aioinfra.jobs.retry import Retry
 from aioinfra.jobs.routing import Routes
 from aioinfra.logs.setup import current_logging, setup_logging
 from aioinfra.metrics.observers import CacheMetrics
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service.options import ServiceOptions
+from aioinfra.tracing import CacheSpans, TracedJobs, TracingOptions, initialize
 
 logger = logging.getLogger("aioinfra.service")
 
@@ -40,12 +45,26 @@ class Parts:
     job_store: RedisJobStore
     cache_redis: RedisClient
     jobs_redis: RedisClient
+    middleware: Sequence[JobMiddleware] = ()
 
     async def health(self) -> dict[str, Any]:
         """See `Service.health`."""
-        cache, jobs = await asyncio.gather(_ping(self.cache_redis), _ping(self.jobs_redis))
+        cache, jobs = await asyncio.gather(self._cache_health(), _ping(self.jobs_redis))
         status = "ok" if cache["ok"] and jobs["ok"] else "degraded" if jobs["ok"] else "down"
         return {"status": status, "cache": cache, "jobs": jobs}
+
+    async def _cache_health(self) -> dict[str, Any]:
+        """The server's answer, and what the cache makes of it: an outage is its breaker, open."""
+        ping, state = await asyncio.gather(_ping(self.cache_redis), self.cache.health_check())
+        return {
+            **ping,
+            "state": state.status,
+            "reason": state.reason,
+            "outage_seconds": state.outage_seconds,
+            "remembered_keys": state.remembered_keys,
+            "l1": state.l1,
+            "l1_entries": state.l1_entries,
+        }
 
     async def record_progress(self, job_id: str, progress: Progress) -> None:
         """Best effort: a server that is away for a moment must not fail a job that is well."""
@@ -72,15 +91,36 @@ async def open_parts(
 ) -> Parts:
     """Find the servers and open cache and jobs; what was opened is the stack's at once, also when this fails."""
     base, jobs_url = await _locate(options, settings, stack)
+    middleware, observed = _traced(options.middleware, CacheMetrics(metrics), settings, stack)
     pool = PoolOptions(max_connections=settings.redis_max_connections)
     cache_redis = await stack.enter_async_context(RedisClient(base.url, pool))
     jobs_redis = await stack.enter_async_context(RedisClient(jobs_url, pool))
-    cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=CacheMetrics(metrics))
+    cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=observed)
     await stack.enter_async_context(cache)
-    client = ClientOptions(routes=Routes(options.routes), middleware=options.middleware)
+    client = ClientOptions(routes=Routes(options.routes), middleware=middleware)
     jobs = JobClient(jobs_redis, options=client, observer=observer)
     stack.push_async_callback(jobs.aclose)
-    return Parts(settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis)
+    return Parts(
+        settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis, middleware
+    )
+
+
+def _traced(
+    middleware: Sequence[JobMiddleware], observer: CacheMetrics, settings: Settings, stack: AsyncExitStack
+) -> tuple[Sequence[JobMiddleware], CacheObserver]:
+    """What is around jobs, and who is told of the cache: with tracing if spans go anywhere."""
+    token = settings.logfire_token
+    tracing = initialize(
+        TracingOptions(
+            service_name=settings.service_name,
+            environment=settings.environment,
+            logfire_token=None if token is None else token.get_secret_value(),
+        )
+    )
+    if tracing is None:
+        return middleware, observer
+    stack.push_async_callback(tracing.aflush)
+    return (TracedJobs(tracing, (Retry,)), *middleware), CacheSpans(tracing, observer)
 
 
 def install_defaults(parts: Parts, stack: AsyncExitStack) -> None:

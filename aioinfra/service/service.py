@@ -220,7 +220,7 @@ class Service:
     async def health(self) -> dict[str, Any]:
         """How the parts are: ``status`` is ok, degraded (the cache's server is gone, memory answers) or down.
 
-        Two round trips, bounded by the pools' timeouts. Never raises for a server that does not answer.
+        Three round trips, bounded by the pools' timeouts. Never raises for a server that does not answer.
         """
         return await self._opened().health()
 
@@ -271,7 +271,7 @@ class Service:
         return ArqWorker.from_tasks(
             self.tasks,
             opened.jobs_url,
-            engine=replace(engine, middleware=self._options.middleware, hooks=self._hooks),
+            engine=replace(engine, middleware=opened.middleware, hooks=self._hooks),
             progress=opened.record_progress,
             concurrency=setup.concurrency,
             burst=setup.burst,
