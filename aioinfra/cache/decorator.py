@@ -402,6 +402,10 @@ def _check(function: Any) -> None:
         raise InvalidArgument(
             "function", f"{name} is a generator: collect its items into a list to cache them"
         )
+    if not callable(function):
+        raise InvalidArgument(
+            "function", "must be an async function; options have names, as in @cached(ttl=60)"
+        )
     if not hasattr(function, "__qualname__"):
         raise InvalidArgument(
             "function", f"a {name} has no name to begin keys with: wrap it in an `async def`"

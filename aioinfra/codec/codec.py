@@ -59,6 +59,8 @@ def encode_error(codec: str, error: Exception) -> EncodeError:
         reason = "holds text with a lone surrogate"
     elif isinstance(error, TypeError) and str(error).startswith("Encoding objects of type"):
         reason = str(error)  # names the type alone
+    elif type(error).__name__ == "ValidationError":
+        reason = "is not of the annotated type"
     else:
         reason = f"{type(error).__name__} while encoding"
     return EncodeError("value", f"{codec}: {reason}")
