@@ -11,12 +11,14 @@ Nothing happens at import: without `setup_logging` lines go where the applicatio
 
 from aioinfra.context import bound, clear_request_context, set_request_context
 from aioinfra.logs.decorators import log_exceptions, log_execution_time
+from aioinfra.logs.files import FileOptions
 from aioinfra.logs.logger import BoundLogger, get_logger
 from aioinfra.logs.setup import Logging, LoggingOptions, current_logging, setup_logging
 from aioinfra.logs.sink import SinkFigures, SinkOptions
 
 __all__ = [
     "BoundLogger",
+    "FileOptions",
     "Logging",
     "LoggingOptions",
     "SinkFigures",

@@ -1,4 +1,4 @@
-"""The one way that every log line goes: structlog processors in a list, then the sink.
+"""The one way that every log line goes: structlog processors in a list, then the sinks.
 
 The event starts as the caller's fields, with the message under ``event`` and where it came from under
 `ORIGIN`. The first processors give it its final shape; `redact` comes after everything that can add a value;
@@ -17,6 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from aioinfra.context import REQUEST_ID, USER_ID, current
 from aioinfra.logs.failures import context_of, find_exception, is_swallowed, snapshot
+from aioinfra.logs.files import LogFiles
 from aioinfra.logs.render import EXCEPTION, RESERVED, ConsoleLine, JsonLine
 from aioinfra.logs.sink import Sink
 from aioinfra.redact import RedactOptions, Redactor
@@ -52,17 +53,19 @@ class PipelineOptions:
 
 
 class Pipeline:
-    """The processors in order, and the sink behind them."""
+    """The processors in order, and the sink and the files behind them."""
 
-    __slots__ = ("_render", "_stamp", "clean", "processors", "sink")
+    __slots__ = ("_files", "_render", "_render_file", "_stamp", "_steps", "clean", "processors", "sink")
 
-    def __init__(self, options: PipelineOptions, sink: Sink) -> None:
+    def __init__(self, options: PipelineOptions, sink: Sink, files: LogFiles | None = None) -> None:
         policy = options.redact
         redactor = Redactor(replace(policy, trusted=policy.trusted | _TRUSTED))
         self.sink = sink
+        self._files = files
         self.clean = redactor.text  # for texts that others wrote
         self._stamp = Stamp(options.service, Timestamps(utc=options.json))
         self._render = JsonLine() if options.json else ConsoleLine(colours=options.colours)
+        self._render_file = ConsoleLine(colours=False) if options.colours and not options.json else None
         self.processors: list[Processor] = [
             merge_context,
             self._stamp,
@@ -70,6 +73,7 @@ class Pipeline:
             redact(redactor),
             self._render,
         ]
+        self._steps = self.processors[:-1]
 
     def run(self, logger: WrappedLogger, method: str, level: int, event: EventDict) -> None:
         """Take an event to the sink. A line that cannot be made keeps its message, and says so.
@@ -78,36 +82,43 @@ class Pipeline:
         """
         origin, message = event.get(ORIGIN), event.get(EVENT)
         try:
-            line: Any = event
-            for process in self.processors:
-                line = process(logger, method, line)
-            self.sink.put(line, level)
+            made: Any = event
+            for process in self._steps:
+                made = process(logger, method, made)
+            self._put(made, level)
         except BaseException as error:
             self._put_failure(origin, level, message, error)
             if not is_swallowed(error):
                 raise
 
+    def _put(self, event: EventDict, level: int) -> None:
+        line = self._render(None, "", event)
+        self.sink.put(line, level)
+        if self._files is not None:
+            if self._render_file is not None:
+                line = self._render_file(None, "", event)
+            self._files.put(line, level, event["logger_name"])
+
     def _put_failure(self, origin: Origin | None, level: int, message: object, error: BaseException) -> None:
         place = origin or (None, "ERROR", "aioinfra.logs", "<unknown>", "<unknown>", 0)
         text = f"{message if type(message) is str else ''} (its fields could not be logged: {type(error).__name__})"
         try:
-            self.sink.put(self._plain_line({ORIGIN: place, EVENT: text}), level)
+            self._put(self._stamp(None, "", {ORIGIN: place, EVENT: text}), level)
         except Exception:  # noqa: BLE001 - nothing is left to say it with
             return
 
     def notice(self, lost: int, since: float) -> bytes:
         """The line that reports dropped lines."""
         start = self._stamp.written(since)
-        return self._plain_line(
-            {
-                ORIGIN: (None, "WARNING", "aioinfra.logs", __file__, "notice", 0),
-                EVENT: f"dropped {lost} log lines since {start}: their target did not keep up",
-                "dropped": lost,
-            }
-        )
+        text = f"dropped {lost} log lines since {start}: their target did not keep up"
+        return self.own_line("WARNING", text, dropped=lost)
 
-    def _plain_line(self, event: EventDict) -> bytes:
-        return self._render(None, "", self._stamp(None, "", event))
+    def own_line(self, level: str, text: str, **fields: Any) -> bytes:
+        """A line about the logging itself, rendered."""
+        origin = (None, level, "aioinfra.logs", __file__, "own_line", 0)
+        return (self._render_file or self._render)(
+            None, "", self._stamp(None, "", {ORIGIN: origin, EVENT: text, **fields})
+        )
 
 
 def is_suspect(text: str) -> bool:

@@ -2,76 +2,95 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
-import sys
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final, TextIO
 
 import structlog
 
-from aioinfra.errors import ConfigError, InvalidArgument
+from aioinfra.errors import InvalidArgument
+from aioinfra.logs.files import LogFiles
+from aioinfra.logs.intent import Given, Intent, LoggingOptions, read_intent
 from aioinfra.logs.levels import LEVELS, LevelRules, parse_levels
 from aioinfra.logs.logger import CHANNELS, BoundLogger, Channel, get_logger
 from aioinfra.logs.pipeline import Pipeline, PipelineOptions
-from aioinfra.logs.sink import Sink, SinkFigures, SinkOptions
+from aioinfra.logs.rotation import local_day, utc_day
+from aioinfra.logs.sink import Sink, SinkFigures
 from aioinfra.logs.stdlib import Adoption, PipelineHandler, adopt
 from aioinfra.logs.target import DescriptorTarget, Stream, StreamTarget, Target
 from aioinfra.process_default import ProcessDefault
-from aioinfra.redact import RedactOptions
 
 __all__ = ["Logging", "LoggingOptions", "current_logging", "get_logger", "setup_logging"]
 
-_FORMATS: Final = {"json": True, "console": False, "text": False, "plain": False, "pretty": False}
-_DEVELOPMENT: Final = frozenset({"", "development", "dev", "local", "test", "testing"})
-
-
-@dataclass(frozen=True, slots=True)
-class LoggingOptions:
-    """What `setup_logging` does beyond its plain arguments."""
-
-    sink: SinkOptions = field(default_factory=SinkOptions)
-    redact: RedactOptions = field(default_factory=RedactOptions)
-    colours: bool | None = None  # None: when the stream is a terminal and NO_COLOR is not set
-
-
-@dataclass(frozen=True, slots=True)
-class _Intent:
-    """Everything that makes one set-up differ from another."""
-
-    levels: str
-    json: bool
-    service: str
-    stream: Stream
-    options: LoggingOptions
+_STDERR: Final = 2
 
 
 class Logging:
     """Logging as it is set up in this process. Made by `setup_logging`."""
 
-    def __init__(self, intent: _Intent, rules: LevelRules) -> None:
+    def __init__(self, intent: Intent, rules: LevelRules) -> None:
         self._intent = intent
         self._rules = rules
-        self._sink = Sink(_target(intent.stream), intent.options.sink, notice=self._notice)
+        self._sink = Sink(
+            _target(intent.stream), intent.options.sink, notice=self._notice, trouble=self._stream_trouble
+        )
+        self._files = self._made_files()
+        self._sinks = [self._sink, *(self._files.sinks() if self._files else ())]
         self._pipeline = Pipeline(
             PipelineOptions(
                 service=intent.service,
                 json=intent.json,
-                colours=_coloured(intent),
+                colours=intent.coloured,
                 redact=intent.options.redact,
             ),
             self._sink,
+            self._files,
         )
         self._adoption = Adoption(PipelineHandler(self._pipeline))
         self._configured_structlog = False
 
+    def _made_files(self) -> LogFiles | None:
+        if self._intent.directory is None:
+            return None
+        options = self._intent.options.files
+        calendar = options.calendar or (utc_day if self._intent.json else local_day)
+        return LogFiles(
+            self._intent.directory, options, calendar, notice=self._notice, trouble=self._file_trouble
+        )
+
     def _notice(self, lost: int, since: float) -> bytes:
         return self._pipeline.notice(lost, since)
 
+    def _file_trouble(self, path: str, error: BaseException) -> None:
+        self._sink.put(self._complaint(path, error), logging.ERROR)
+
+    def _stream_trouble(self, error: BaseException) -> None:
+        """Told to the files; without any, to stderr, where that does not wait."""
+        line = self._complaint("the stream", error)
+        if self._files is not None:
+            self._files.put(line, logging.ERROR, "aioinfra.logs")
+            return
+        with suppress(OSError):
+            DescriptorTarget(_STDERR).write_at_once(line)
+
+    def _complaint(self, what: str, error: BaseException) -> bytes:
+        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        text = f"cannot write log lines to {what}: {reason}; they wait, and are dropped when too many do"
+        return self._pipeline.own_line("ERROR", text)
+
     def figures(self) -> SinkFigures:
-        """Lines written, dropped and waiting."""
+        """Lines written to the stream, dropped and waiting."""
         return self._sink.figures()
+
+    def file_figures(self) -> Mapping[str, SinkFigures]:
+        """The same of every file by its name; empty without a directory."""
+        return {} if self._files is None else self._files.figures()
 
     def set_level(self, level: str, name: str = "") -> None:
         """Change a logger's level, or the default, at run time; holds for what lies below the name, too.
@@ -88,21 +107,43 @@ class Logging:
             self._rules = replace(self._rules, default=number)
         self._route()
 
+    def set_levels(self, levels: str) -> None:
+        """Change all levels at run time to what a text as of LOG_LEVEL says: ``info,app.db=debug``.
+
+        Raises:
+            InvalidArgument: a part is neither a level nor ``name=level``.
+        """
+        if not isinstance(levels, str):
+            raise InvalidArgument("levels", "must be a text")
+        self._rules = parse_levels(levels, "levels")
+        self._route()
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until the lines so far are written, at most ``timeout`` seconds; False when they are not."""
-        return self._sink.flush(timeout)
+        end = time.monotonic() + timeout
+        for sink in self._sinks[1:]:
+            sink.flush(0)  # one that is stuck does not keep the others from starting
+        left = [sink for sink in self._sinks if not sink.flush(max(0.0, end - time.monotonic()))]
+        return not left
 
     async def aflush(self, timeout: float = 5.0) -> bool:
         """`flush` beside the event loop."""
-        return await self._sink.aflush(timeout)
+        return await asyncio.to_thread(self.flush, timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """Write what waits and end the writer thread. Logging stays set up: a later line starts it again."""
-        self._sink.close(timeout)
+        """Write what waits and end the writer threads. Logging stays set up: a later line starts them again."""
+        self._close(timeout)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """`close` beside the event loop."""
-        await self._sink.aclose(timeout)
+        await asyncio.to_thread(self._close, timeout)
+
+    def _close(self, timeout: float | None = None, *, final: bool = False) -> None:
+        end = time.monotonic() + (self._intent.options.sink.exit_timeout if timeout is None else timeout)
+        for sink in self._sinks:  # they all work on their lines while the first one is waited for
+            sink.stop(final=final)
+        for sink in self._sinks:
+            sink.close(max(0.0, end - time.monotonic()), final=final)
 
     def uninstall(self) -> None:
         """`close`, and put back what was there before `setup_logging`."""
@@ -114,7 +155,9 @@ class Logging:
         if self._configured_structlog:
             structlog.reset_defaults()
         atexit.unregister(self._at_exit)
-        self._sink.close()
+        self._close()
+        if self._files is not None:
+            self._files.close_files()
 
     def _install(self) -> None:
         _installed.install(self)
@@ -134,7 +177,7 @@ class Logging:
         adopt(self._adoption, self._rules)
 
     def _at_exit(self) -> None:
-        self._sink.close(final=True)
+        self._close(final=True)
 
 
 _installed: Final[ProcessDefault[Logging]] = ProcessDefault("logging set-up")
@@ -146,10 +189,11 @@ def setup_logging(
     log_format: str | None = None,
     service_name: str | None = None,
     *,
+    log_dir: str | os.PathLike[str] | None = None,
     stream: TextIO | Stream | None = None,
-    options: LoggingOptions = LoggingOptions(),
+    options: LoggingOptions = LoggingOptions(),  # noqa: B008 - frozen, and its parts are
 ) -> Logging:
-    """Send every log line of this process through one pipeline to ``stream`` (stderr by default).
+    """Send every log line of this process through one pipeline to ``stream`` (stderr by default) and to files.
 
     The same call again changes nothing, but catches handlers that others have installed since; a different
     one replaces what was set up. Arguments that are None are read from the environment, now.
@@ -157,23 +201,20 @@ def setup_logging(
     Args:
         log_level: LOG_LEVEL, ``info`` by default; ``info,app.db=debug`` sets loggers apart.
         environment: ENVIRONMENT; development (also when unset) means readable lines, anything else JSON.
-        log_format: LOG_FORMAT, ``json`` or ``console``; wins over the environment.
+        log_format: LOG_FORMAT, ``json``, ``pretty`` (with colours on a terminal; also ``console``) or ``plain``
+            (also ``text``); wins over the environment. Files never have colours.
         service_name: SERVICE_NAME, ``app`` by default; each line carries it.
+        log_dir: LOG_DIR, none by default. The directory of ``app.log`` (every line), ``error.log`` (ERROR and
+            above), ``api.log`` (loggers ``api`` and ``api.*``) and ``model.log`` (``model``, ``model.*``), which
+            start anew every day; several processes may write there. A directory that cannot be written is
+            reported on the stream and tried again.
 
     Raises:
         InvalidArgument: an argument is not understood.
         ConfigError: a variable of the environment is not understood; names it.
     """
-    _check_arguments(log_level, environment, log_format, service_name, stream, options)
-    level = _given(log_level, "LOG_LEVEL", "info")
-    rules = _parsed_levels(level, from_environment=log_level is None)
-    intent = _Intent(
-        levels=level,
-        json=_wants_json(log_format, environment),
-        service=_given(service_name, "SERVICE_NAME", "app"),
-        stream=stream if stream is not None else sys.stderr,
-        options=options,
-    )
+    given = Given(log_level, log_dir, environment, log_format, service_name)
+    intent, rules = read_intent(given, stream, options)
     present = _installed.current
     if present is not None:
         if present._intent == intent:  # noqa: SLF001 - the two halves of one module
@@ -190,69 +231,12 @@ def current_logging() -> Logging | None:
     return _installed.current
 
 
-def _check_arguments(
-    log_level: object,
-    environment: object,
-    log_format: object,
-    service_name: object,
-    stream: object,
-    options: object,
-) -> None:
-    given = {
-        "log_level": log_level,
-        "environment": environment,
-        "log_format": log_format,
-        "service_name": service_name,
-    }
-    for name, value in given.items():
-        if value is not None and not isinstance(value, str):
-            raise InvalidArgument(name, "must be a text")
-    if stream is not None and not callable(getattr(stream, "write", None)):
-        raise InvalidArgument("stream", "must be a text stream: it has no write()")
-    writable = getattr(stream, "writable", None)
-    if callable(writable) and not getattr(stream, "closed", False) and not writable():
-        raise InvalidArgument("stream", "is open for reading alone")
-    if not isinstance(options, LoggingOptions):
-        raise InvalidArgument("options", "must be LoggingOptions")
-
-
-def _given(argument: str | None, variable: str, default: str) -> str:
-    return argument if argument is not None else os.environ.get(variable) or default
-
-
-def _parsed_levels(text: str, *, from_environment: bool) -> LevelRules:
-    try:
-        return parse_levels(text)
-    except InvalidArgument as error:
-        if from_environment:
-            raise ConfigError(f"LOG_LEVEL {error.reason}") from None
-        raise
-
-
-def _wants_json(log_format: str | None, environment: str | None) -> bool:
-    chosen = _given(log_format, "LOG_FORMAT", "").strip().lower()
-    if chosen:
-        if chosen in _FORMATS:
-            return _FORMATS[chosen]
-        if log_format is None:
-            raise ConfigError("LOG_FORMAT must be json or console")
-        raise InvalidArgument("log_format", "must be json or console")
-    return _given(environment, "ENVIRONMENT", "").strip().lower() not in _DEVELOPMENT
-
-
 def _target(stream: Stream) -> Target:
     """The stream's file descriptor where it has one: writing to it waits for nobody's lock."""
     try:
         return DescriptorTarget(stream.fileno())  # type: ignore[attr-defined]  # asked for, not assumed
     except (AttributeError, OSError, ValueError):
         return StreamTarget(stream)
-
-
-def _coloured(intent: _Intent) -> bool:
-    if intent.json or intent.options.colours is not None:
-        return bool(intent.options.colours) and not intent.json
-    isatty = getattr(intent.stream, "isatty", None)
-    return not os.environ.get("NO_COLOR") and isatty is not None and bool(isatty())
 
 
 def _structlog_channel(*args: object) -> Channel:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from aioinfra.logs.forks import watch_forks
@@ -32,6 +33,7 @@ _NEVER: Final = sys.maxsize
 _AFTER_FLUSH: Final = 1_000  # lines that their callers write at once, where that is possible without waiting
 _RETRY_FIRST: Final = 0.05
 _RETRY_CAP: Final = 1.0
+_QUIET: Final = 60.0  # seconds between two reports of trouble
 
 
 class Sink:
@@ -39,6 +41,8 @@ class Sink:
 
     ``notice`` renders the one line that reports a loss, from the count and the time (seconds since the
     epoch) of the first lost line; it is called on the writer thread and its line is not counted.
+    ``trouble`` is told, on the writer thread, of the first of the errors that keep the target from being written:
+    once until a write has succeeded again, and at most once a minute.
     """
 
     def __init__(
@@ -47,14 +51,17 @@ class Sink:
         options: SinkOptions | None = None,
         *,
         notice: Callable[[int, float], bytes] | None = None,
+        trouble: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._target = target
         self._options = options = options or SinkOptions()
         self._notice = notice
+        self._trouble = trouble
         self._full = options.capacity
         self._full_for_most = options.capacity - options.reserve
         self._final = False
         self._patient_until = 0.0
+        self._left_behind = False
         self._reset()
         watch_forks(self)
 
@@ -76,6 +83,8 @@ class Sink:
         self._written = self._dropped = self._errors = 0
         self._unreported = 0
         self._lost_since = 0.0
+        self._in_trouble = False
+        self._quiet_until = 0.0  # by the monotonic clock
 
     def put(self, line: bytes, level: int) -> bool:
         """Take a line for writing; False when it had to be dropped. O(1), never blocks, never raises."""
@@ -99,6 +108,11 @@ class Sink:
         with self._lock:
             waiting = len(self._lines) + self._in_flight
             return SinkFigures(self._written, self._dropped, waiting, self._used, self._errors)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a thread may be writing to the target, one that was given up included."""
+        return self._thread is not None or self._left_behind
 
     def flush(self, timeout: float) -> bool:
         """Wait until every line given so far is written or dropped; False when that took too long.
@@ -126,13 +140,7 @@ class Sink:
         A later line starts the thread again; after ``final`` (the interpreter ends) it is written by its
         caller instead, who waits for the target no longer than `SinkOptions.exit_timeout` in all.
         """
-        with self._lock:
-            if final and not self._final:
-                self._final = True
-                self._patient_until = time.monotonic() + self._options.exit_timeout
-            self._stopping = True
-            thread = self._thread
-            self._work.notify()
+        thread = self.stop(final=final)
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._options.exit_timeout if timeout is None else timeout)
         with self._lock:
@@ -143,6 +151,16 @@ class Sink:
             elif self._lines and self._thread is None:
                 self._wake()
 
+    def stop(self, *, final: bool = False) -> threading.Thread | None:
+        """Ask the thread to write what waits and end, and return it; `close` has to follow."""
+        with self._lock:
+            if final and not self._final:
+                self._final = True
+                self._patient_until = time.monotonic() + self._options.exit_timeout
+            self._stopping = True
+            self._work.notify()
+            return self._thread
+
     async def aclose(self, timeout: float | None = None) -> None:
         """`close` beside the event loop."""
         await asyncio.to_thread(self.close, timeout)
@@ -150,6 +168,7 @@ class Sink:
     def _leave_behind(self) -> None:
         """Give up a thread whose write is stuck; it is a daemon and ends when it finds itself replaced."""
         self._thread = None
+        self._left_behind = True
         self._wake_at = 1
         left = self._in_flight + len(self._lines)
         self._lines.clear()
@@ -273,14 +292,24 @@ class Sink:
             try:
                 rest = rest[self._target.write(rest) :]
                 delay = _RETRY_FIRST
-            except Exception:  # noqa: BLE001 - the writer thread must not die of what a stream raises
+            except Exception as error:  # noqa: BLE001 - the writer thread must not die of what a stream raises
                 with self._lock:
                     self._errors += 1
+                self._tell(error)
                 if self._stopping:
                     return False
                 time.sleep(delay)
                 delay = min(_RETRY_CAP, delay * 2)
+        self._in_trouble = bool(rest)
         return not rest
+
+    def _tell(self, error: BaseException) -> None:
+        now = time.monotonic()
+        if self._trouble is None or self._in_trouble or now < self._quiet_until:
+            return
+        self._in_trouble, self._quiet_until = True, now + _QUIET
+        with suppress(Exception):  # the writer thread must not die of a report
+            self._trouble(error)
 
     def after_fork(self) -> None:
         """In the child: the parent's thread writes the parent's lines; this process starts afresh."""

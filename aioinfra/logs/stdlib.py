@@ -115,6 +115,8 @@ def adopt(adoption: Adoption, rules: LevelRules) -> None:
         if on_console and logger is not root and not logger.propagate:
             logger.propagate = True
             adoption.opened.append(logger)
+    for name in adoption.levels.keys() - rules.rules.keys() - {""}:  # a rule that is no more
+        logging.getLogger(name).setLevel(adoption.levels.pop(name))
     for name, level in {"": rules.default, **rules.rules}.items():
         logger = logging.getLogger(name)
         adoption.levels.setdefault(name, logger.level)

@@ -46,7 +46,7 @@ class Captured:
 @contextmanager
 def isolated_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variable of the outer environment decides, and what a test sets up does not outlive it."""
-    for name in ("LOG_LEVEL", "LOG_FORMAT", "ENVIRONMENT", "SERVICE_NAME", "NO_COLOR"):
+    for name in ("LOG_LEVEL", "LOG_FORMAT", "LOG_DIR", "ENVIRONMENT", "SERVICE_NAME", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     token = context.open_scope()
     root = logging.getLogger()
