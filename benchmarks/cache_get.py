@@ -44,8 +44,8 @@ QUESTION: Final = Question(
     ratio_of="rate",
     baseline=(DEFAULT_POOL.name, BLOCKING_POOL.name),
     goals=(
-        Goal("100 tasks", OURS.name, "ratio", at_least=4),
-        Goal("1000 tasks", OURS.name, "ratio", at_least=4),
+        Goal("100 tasks", OURS.name, "ratio", at_least=5),
+        Goal("1000 tasks", OURS.name, "ratio", at_least=5),
         Goal(ALTERNATING, OURS.name, "ratio", at_least=1 / 1.2),
     ),
 )

@@ -213,7 +213,7 @@ CACHES: Final = (
         OWN,
         "aioinfra_cache:Cache",
         ("aioinfra", "redis"),
-        "CacheManager as it comes: JSON, metrics, fallback",
+        "CacheManager, L1 off: JSON, metrics, fallback",
         "defaults",
     ),
     Row(
