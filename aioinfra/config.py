@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     redis_username: str | None = None
     redis_password: SecretStr | None = None
     redis_max_connections: int = Field(default=50, ge=1, le=100_000)
+    cache_redis_url: RedisUrl | None = None
     jobs_redis_url: RedisUrl | None = None
     celery_broker_url: RedisUrl | None = None
     celery_result_backend: SecretStr | None = None
@@ -153,13 +154,20 @@ class Settings(BaseSettings):
         return self.environment in DEVELOPMENT
 
     def cache_url(self) -> tuple[RedisUrl, str] | None:
-        """The URL of the base Redis and the variable it came from; None when none is configured."""
+        """The URL of the base Redis and the variable it came from; None when none is configured.
+
+        What has no server of its own is there. CACHE_REDIS_URL stands in for it where nothing else is set.
+        """
         if self.redis_url is not None:
             return self.redis_url, "REDIS_URL"
         for name in _LOCATION_PARTS:
             if getattr(self, name) is not None:
                 return RedisUrl(self._joined_url()), name.upper()
-        return None
+        return self.own_cache_url()
+
+    def own_cache_url(self) -> tuple[RedisUrl, str] | None:
+        """The URL of the cache's own Redis and its variable; None when it shares the base one."""
+        return None if self.cache_redis_url is None else (self.cache_redis_url, "CACHE_REDIS_URL")
 
     def jobs_url(self) -> tuple[RedisUrl, str] | None:
         """The URL of the jobs' own Redis and its variable; None when they share the base one."""
@@ -199,7 +207,7 @@ class Settings(BaseSettings):
             if not (isinstance(value, str) and (not value.strip() or _is_service_link(name, value)))
         }
 
-    @field_validator("redis_url", "jobs_redis_url", "celery_broker_url", mode="after")
+    @field_validator("redis_url", "cache_redis_url", "jobs_redis_url", "celery_broker_url", mode="after")
     @classmethod
     def _check_url(cls, url: RedisUrl | None) -> RedisUrl | None:
         if url is None:

@@ -15,7 +15,8 @@ from aioinfra.cache.decorator import default_cache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.config import Settings
-from aioinfra.connection.locate import Located, locate_async, locate_jobs
+from aioinfra.connection.default import default_redis
+from aioinfra.connection.locate import locate_async, locate_jobs
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import StoreError
 from aioinfra.jobs.client import ClientOptions, JobClient, default_client
@@ -29,6 +30,7 @@ from aioinfra.logs.setup import current_logging, setup_logging
 from aioinfra.metrics.observers import CacheMetrics
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service.options import ServiceOptions
+from aioinfra.service.pools import show_pools
 from aioinfra.tracing import CacheSpans, TracedJobs, TracingOptions, initialize
 
 logger = logging.getLogger("aioinfra.service")
@@ -36,7 +38,11 @@ logger = logging.getLogger("aioinfra.service")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What exists while a service is open; owned by its exit stack."""
+    """What exists while a service is open; owned by its exit stack.
+
+    Attributes:
+        redis: the application's. Cache and jobs have pools of their own: its blocking commands do not starve them.
+    """
 
     settings: Settings
     jobs_url: str
@@ -45,6 +51,7 @@ class Parts:
     job_store: RedisJobStore
     cache_redis: RedisClient
     jobs_redis: RedisClient
+    redis: RedisClient
     middleware: Sequence[JobMiddleware] = ()
 
     async def health(self) -> dict[str, Any]:
@@ -90,18 +97,21 @@ async def open_parts(
     stack: AsyncExitStack,
 ) -> Parts:
     """Find the servers and open cache and jobs; what was opened is the stack's at once, also when this fails."""
-    base, jobs_url = await _locate(options, settings, stack)
+    app_url, cache_url, jobs_url = await _locate(options, settings, stack)
     middleware, observed = _traced(options.middleware, CacheMetrics(metrics), settings, stack)
     pool = PoolOptions(max_connections=settings.redis_max_connections)
-    cache_redis = await stack.enter_async_context(RedisClient(base.url, pool))
-    jobs_redis = await stack.enter_async_context(RedisClient(jobs_url, pool))
+    redis, cache_redis, jobs_redis = [RedisClient(url, pool) for url in (app_url, cache_url, jobs_url)]
+    pools = {"app": redis, "cache": cache_redis, "jobs": jobs_redis}
+    show_pools(metrics, pools, stack)
+    for opened in pools.values():
+        await stack.enter_async_context(opened)
     cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=observed)
     await stack.enter_async_context(cache)
     client = ClientOptions(routes=Routes(options.routes), middleware=middleware)
     jobs = JobClient(jobs_redis, options=client, observer=observer)
     stack.push_async_callback(jobs.aclose)
     return Parts(
-        settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis, middleware
+        settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis, redis, middleware
     )
 
 
@@ -124,20 +134,29 @@ def _traced(
 
 
 def install_defaults(parts: Parts, stack: AsyncExitStack) -> None:
-    """Make cache and jobs the process defaults, until the stack unwinds."""
+    """Make cache, jobs and client the process defaults, until the stack unwinds."""
     default_cache.install(parts.cache)
     stack.callback(default_cache.withdraw, parts.cache)
     default_client.install(parts.jobs)
     stack.callback(default_client.withdraw, parts.jobs)
+    default_redis.install(parts.redis)
+    stack.callback(default_redis.withdraw, parts.redis)
 
 
-async def _locate(options: ServiceOptions, settings: Settings, stack: AsyncExitStack) -> tuple[Located, str]:
+async def _locate(options: ServiceOptions, settings: Settings, stack: AsyncExitStack) -> tuple[str, str, str]:
+    """The URLs of the base server, which is the application's, of the cache's and of the jobs'."""
     base = await locate_async(settings, url=options.redis_url)
     if base.embedded is not None:
         stack.push_async_callback(base.embedded.aclose)
         logger.info("no Redis is configured: using %s", base.origin)
-    jobs = locate_jobs(settings) if options.redis_url is None else None
-    return base, base.url if jobs is None else jobs.url
+    cache_url, jobs_url = options.cache_redis_url, options.jobs_redis_url
+    if options.redis_url is None:  # else the options say it all
+        own, jobs = settings.own_cache_url(), locate_jobs(settings)
+        if cache_url is None and own is not None:
+            cache_url = own[0].get_secret_value()
+        if jobs_url is None and jobs is not None:
+            jobs_url = jobs.url
+    return base.url, cache_url or base.url, jobs_url or base.url
 
 
 async def _ping(client: RedisClient) -> dict[str, Any]:

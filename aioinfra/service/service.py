@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 from aioinfra.cache.decorator import CachedFunction, CachedSettings, cached
 from aioinfra.cache.manager import CacheManager
 from aioinfra.config import Settings
+from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import ConfigError, LifecycleError
 from aioinfra.jobs.admin import JobAdmin
 from aioinfra.jobs.arq import ArqWorker
@@ -120,6 +121,14 @@ class Service:
     def admin(self) -> JobAdmin:
         """Controls of the jobs server: pause, requeue, run now. Raises LifecycleError while not open."""
         return JobAdmin(self._opened().jobs_redis)
+
+    @property
+    def redis(self) -> RedisClient:
+        """The base server itself, as of `get_redis_client`. The service closes it; cache and jobs do not share it.
+
+        Raises LifecycleError while the service is not open.
+        """
+        return self._opened().redis
 
     @property
     def settings(self) -> Settings:
