@@ -10,17 +10,20 @@ from aioinfra.cache.kind import Kind
 from aioinfra.cache.near import Fill
 from aioinfra.cache.read_through import ReadThrough
 from aioinfra.cache.store import MISS
+from aioinfra.codec.envelope import UNOPENED
 from aioinfra.codec.layout import is_plain
 
 
 async def get_many(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, strong: bool = False) -> list[Any]:
     """The values under full keys in their order, MISS where there is none that counts. Raises StoreError."""
     near = reads.near if not strong else None
+    if near is None:
+        return await _ask(reads, keys, kind, strong=strong)
     values: list[Any] = [MISS] * len(keys)
     asked: list[int] = []
     for at, key in enumerate(keys):
-        entry = near.get(key, kind.envelope) if near is not None else None
-        if entry is not None and near is not None and reads.counts(entry):
+        entry = near.get(key, kind.envelope)
+        if entry is not None and reads.counts(entry):
             entry.hits += 1
             values[at] = reads.value(entry, kind)
         else:
@@ -32,7 +35,7 @@ async def get_many(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, stron
     return values
 
 
-async def _ask(reads: ReadThrough, keys: list[str], kind: Kind, *, strong: bool) -> list[Any]:
+async def _ask(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, strong: bool) -> list[Any]:
     near = reads.near if not strong else None
     fills = {} if near is None else {key: fill for key in keys if (fill := near.begin(key)) is not None}
     try:
@@ -41,11 +44,15 @@ async def _ask(reads: ReadThrough, keys: list[str], kind: Kind, *, strong: bool)
             await reads.dictionaries.provide(stored)
         if strong:  # judged by the generation as it is after the values were read
             await reads.layers.certain()
-        held = await _held(reads, stored, strong=strong)
-        return [
-            _opened(reads, key, data, kind, fills) if data is not None and holds else MISS
-            for key, data, holds in zip(keys, stored, held, strict=True)
-        ]
+        values = kind.envelope.open_plain(stored) if not fills else [UNOPENED] * len(stored)
+        rest = [at for at, value in enumerate(values) if value is UNOPENED]
+        if rest:
+            held = await _held(reads, [stored[at] for at in rest], strong=strong)
+            for at, holds in zip(rest, held, strict=True):
+                data = stored[at]
+                there = data is not None and holds
+                values[at] = _opened(reads, keys[at], data or b"", kind, fills) if there else MISS
+        return values
     finally:
         if near is not None:
             for key, fill in fills.items():

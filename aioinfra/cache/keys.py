@@ -16,7 +16,7 @@ decoration. Nothing in a key depends on the process: no hash(), no address.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -39,6 +39,16 @@ def full_key(namespace: str, key: str) -> str:
     if type(key) is str and key.isascii() and 0 < len(key) <= MOST_KEY_BYTES:
         return namespace + key
     return namespace + check_key(key)
+
+
+def full_keys(namespace: str, keys: Iterable[str]) -> dict[str, str]:
+    """`full_key` for several, by the key; raises as it does."""
+    return {
+        key: namespace + key
+        if type(key) is str and key.isascii() and 0 < len(key) <= MOST_KEY_BYTES
+        else full_key(namespace, key)
+        for key in keys
+    }
 
 
 def check_key(key: object, argument: str = "key") -> str:

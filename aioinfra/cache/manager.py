@@ -26,7 +26,7 @@ from aioinfra.cache.explain_sources import subject_of
 from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
-from aioinfra.cache.keys import check_key, full_key
+from aioinfra.cache.keys import check_key, full_key, full_keys
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.loading import Layers, Load
 from aioinfra.cache.many import Many, ReadMany
@@ -350,7 +350,7 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
             raise InvalidArgument("keys", f"must be a collection of keys, not {type(keys).__name__}")
         strong = consistency != "near" and _is_strong(consistency)
-        full = {key: full_key(self._namespace, key) for key in keys}
+        full = full_keys(self._namespace, keys)
         started = self._plan.clock.monotonic()
         reading = get_many(self._reads, list(full.values()), self._kind, strong=strong)
         values = await self._figures.timed("mget", reading, quiet=True)

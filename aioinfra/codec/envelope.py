@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -99,6 +100,16 @@ _WHOLE: Final = re.compile(rb"-?[0-9]{1,16}").fullmatch
 _FAILURES: Final = JsonCodec(tuple[str, list[Any]])
 
 
+class Unopened(enum.Enum):
+    """The type of `UNOPENED`."""
+
+    UNOPENED = "UNOPENED"
+
+
+UNOPENED: Final = Unopened.UNOPENED
+"""Sealed bytes that take the long way of `Envelope.open`."""
+
+
 class Envelope:
     """Seals values of one codec and opens them. One thread at a time.
 
@@ -181,6 +192,26 @@ class Envelope:
         ):
             return self._codec.decode(data[SIZE:])
         return self._open_any(data)
+
+    def open_plain(self, stored: Iterable[bytes | None]) -> list[Any]:
+        """Of each that is there, plain and intact its value, else UNOPENED; `open` tells why. Quick for many."""
+        start = self._plain_start + self.generation.value  # next to each other in the header
+        decode, most = self._codec.decode, self.options.max_bytes + SIZE
+        values: list[Any] = []
+        for data in stored:
+            value: Any = UNOPENED
+            if (
+                data is not None
+                and data.startswith(start)
+                and SIZE <= len(data) <= most
+                and length_from(data, LENGTH_AT)[0] == len(data) - SIZE
+            ):
+                try:
+                    value = decode(data[SIZE:])
+                except DecodeError:
+                    value = UNOPENED
+            values.append(value)
+        return values
 
     def _open_any(self, data: bytes) -> Any:
         header = read_header(data)
