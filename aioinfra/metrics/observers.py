@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
+from aioinfra.metrics.cache_totals import CacheTotals
+from aioinfra.metrics.exemplars import TraceId, request_trace_id
 from aioinfra.metrics.family import OVERFLOW
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.metrics.slots import CounterSlot, HistogramSlot
@@ -18,10 +20,11 @@ _MAX_BOUND: Final = 10_000
 _MAX_ENQUEUED_TASKS: Final = 200
 
 
-class CacheMetrics:
-    """The cache group."""
+class CacheMetrics(CacheTotals):
+    """The cache group. Beside what it is told, it reads the totals of open caches at a scrape."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
+        super().__init__(registry)
         self._operations = registry.counter("aioinfra_cache_operations_total")
         self._seconds = registry.histogram("aioinfra_cache_operation_seconds")
         self._keys = registry.counter("aioinfra_cache_keys_total")
@@ -59,9 +62,17 @@ class JobMetrics:
     Args:
         registry: where the metrics are.
         known_tasks: further names that stand for themselves; looked into whenever a new one is met.
+        trace_id: of the run that ends, for exemplars.
     """
 
-    def __init__(self, registry: MetricsRegistry, known_tasks: Container[str] = ()) -> None:
+    def __init__(
+        self,
+        registry: MetricsRegistry,
+        known_tasks: Container[str] = (),
+        *,
+        trace_id: TraceId = request_trace_id,
+    ) -> None:
+        self._trace_id = trace_id
         self._known_tasks = known_tasks
         self._started_tasks: set[str] = set()
         self._enqueued_tasks: set[str] = set()
@@ -79,6 +90,10 @@ class JobMetrics:
         self._slots = registry.gauge("aioinfra_jobs_slots").labels()
         self._starts: dict[tuple[str, str], tuple[CounterSlot, HistogramSlot]] = {}
         self._ends: dict[tuple[str, str, str], tuple[CounterSlot, HistogramSlot]] = {}
+
+    def know(self, task: str) -> None:
+        """Let a task stand under its own name; who calls answers for there being few."""
+        self._started_tasks.add(task)
 
     def enqueued(self, queue: str, task: str) -> None:
         if task not in self._enqueued_tasks and task not in self._known_tasks:
@@ -110,7 +125,7 @@ class JobMetrics:
             if known and len(self._ends) < _MAX_BOUND:
                 self._ends[queue, task, outcome] = bound
         bound[0].inc()
-        bound[1].observe(seconds)
+        bound[1].observe(seconds, self._trace_id())
 
     def recorded(self, count: int, seconds: float) -> None:
         self._recorded.add(count)
@@ -128,9 +143,15 @@ class JobMetrics:
 
 
 class HttpMetrics:
-    """The http group."""
+    """The http group.
 
-    def __init__(self, registry: MetricsRegistry) -> None:
+    Args:
+        registry: where the metrics are.
+        trace_id: of the request that ends, for exemplars.
+    """
+
+    def __init__(self, registry: MetricsRegistry, *, trace_id: TraceId = request_trace_id) -> None:
+        self._trace_id = trace_id
         self._requests = registry.counter("aioinfra_http_requests_total")
         self._seconds = registry.histogram("aioinfra_http_request_seconds")
         self._in_flight = registry.gauge("aioinfra_http_requests_in_flight").labels()
@@ -147,4 +168,4 @@ class HttpMetrics:
             if len(self._bound) < _MAX_BOUND:
                 self._bound[method, route, status] = bound
         bound[0].inc()
-        bound[1].observe(seconds)
+        bound[1].observe(seconds, self._trace_id())
