@@ -203,7 +203,9 @@ async def _connected(url: str | None, namespace: str | None, verb: Verb[T]) -> T
 
     names = Names(check_key(DEFAULT_NAMESPACE if namespace is None else namespace, "namespace"))
     async with AsyncExitStack() as stack:
-        located = await locate_async(Settings.from_env(), url=url)
+        settings = Settings.from_env()
+        own = settings.own_cache_url() if url is None else None
+        located = await locate_async(settings, url=url if own is None else own[0].get_secret_value())
         if located.embedded is not None:
             stack.push_async_callback(located.embedded.aclose)
         client = await stack.enter_async_context(RedisClient(located.url, PoolOptions(max_connections=2)))

@@ -101,6 +101,19 @@ def test_explain_writes_nothing(run: Run, server: blocking_redis.Redis, prefix: 
     assert list(server.scan_iter(match=f"*{prefix}*", count=10_000)) == []
 
 
+def test_the_caches_own_server_is_asked(
+    run: Run, own_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, module: str, prefix: str
+) -> None:
+    own = own_server("--appendonly", "no")
+    monkeypatch.setenv("CACHE_REDIS_URL", own.url)
+    assert run("warm", f"{module}:plain").exit_code == 0
+    with blocking_redis.Redis.from_url(own.url) as client:
+        assert client.exists(f"{prefix}999") == 1
+    assert run("explain", "999").exit_code == 0
+    monkeypatch.delenv("CACHE_REDIS_URL")
+    assert run("explain", "999").exit_code == 1
+
+
 def test_explain_looks_for_the_dictionary(run: Run, server: blocking_redis.Redis, prefix: str) -> None:
 
     samples = [json.dumps({"name": f"user {at}", "mail": f"{at}@example.com"}).encode() for at in range(500)]
