@@ -9,6 +9,7 @@ back, and a value that was being made during an invalidation is born outdated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterable
 from typing import Final
@@ -104,9 +105,12 @@ class TagBook:
             return token
         key = self._names.tag + tag
         lives = None if ttl is None else max(_LEAST_TTL, 2 * ttl)
-        token = await self._store.add(key, secrets.token_bytes(_BYTES), lives)
-        if len(token) != _BYTES:  # something else lies there
-            await self._store.set(key, token := secrets.token_bytes(_BYTES), lives)
+        with contextlib.suppress(WrongType):
+            token = await self._store.add(key, secrets.token_bytes(_BYTES), lives)
+            if len(token) == _BYTES:
+                return token
+        token = secrets.token_bytes(_BYTES)
+        await self._store.set(key, token, lives)  # something else lies there
         return token
 
 
