@@ -122,6 +122,11 @@ class FallbackStore:
         """See `Store.era`."""
         return self._changes if self.outage is None and self.full is None else None
 
+    @property
+    def returning(self) -> bool:
+        """See `Store.returning`."""
+        return self._gate is not None
+
     # Reads
 
     async def get(self, key: str) -> bytes | None:

@@ -249,9 +249,9 @@ class Loading:
         try:
             if now is not None and lease is not None:
                 await self._store_leased(key, data, ttl, lease)
-            elif now is None or now == era:
+            elif (now is None and not self._layers.store.returning) or (now is not None and now == era):
                 await self.put(key, data, ttl)
-            else:  # made in an outage that is over: nobody knows what others changed meanwhile
+            else:  # made in an outage that is over, or about to be: nobody knows what others changed meanwhile
                 self._figures.late += 1
         except (StoreError, Overloaded):
             self._figures.not_stored += 1
@@ -271,7 +271,7 @@ class Loading:
             # Unknown whether it is stored, or late. Never again without the lease, unless memory is to keep it.
             with contextlib.suppress(StoreUnavailable):
                 await self._layers.store.ping()
-            if self._layers.store.era is not None:
+            if self._layers.store.era is not None or self._layers.store.returning:
                 raise
             await self.put(key, data, ttl)
         finally:

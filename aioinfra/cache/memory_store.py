@@ -17,6 +17,7 @@ class MemoryStore:
 
     __slots__ = ("local",)
     era = 0
+    returning = False
 
     def __init__(self, local: LocalCache[bytes]) -> None:
         self.local = local

@@ -62,6 +62,7 @@ class RedisStore:
     """
 
     era = 0
+    returning = False
     __slots__ = ("_budget", "_bulk", "_client", "_gets", "_limits", "_typical", "_writes")
 
     def __init__(self, client: RedisClient, options: RedisStoreOptions = RedisStoreOptions()) -> None:

@@ -61,6 +61,11 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def returning(self) -> bool:
+        """Whether a write that is called now waits until the server answers again, and goes there."""
+        ...
+
     def get(self, key: str) -> Awaitable[bytes | None]:
         """The bytes under a key, None when there are none. WrongType when it holds something else."""
         ...
@@ -111,6 +116,7 @@ class ClosedStore:
 
     __slots__ = ()
     era = None
+    returning = False
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise LifecycleError("the cache is not open: await initialize(), or use it in `async with cache:`")

@@ -236,9 +236,10 @@ async def test_what_memory_answers_never_enters_l1(
     keys = [str(number) for number in range(8)]
     rounds = 40 if full_count(pytestconfig) else 4
     async with beside(valkey_url, prefix) as (proxy, cache, other):
+        truth = -1
 
-        async def load() -> str:
-            return "loaded"
+        async def load() -> int:
+            return truth
 
         async def reader(own: random.Random) -> None:
             while True:
@@ -261,12 +262,14 @@ async def test_what_memory_answers_never_enters_l1(
                     proxy.heal()
                 await healthy(cache)
                 await until(lambda: cache.get_stats()["memory_entries"] == 0)
+                truth = number
                 await other.mset(dict.fromkeys(keys, number))
                 if not await cache.barrier(5.0):
                     continue  # the connection that hears is on its way: L1 is not used
                 await healthy(cache)
                 found = [await cache.get(key, GONE) for key in keys]
-                assert set(found) <= {number}, found
+                # A busy machine has outages of its own, and the way back from one deletes what it remembers.
+                assert set(found) <= {number, GONE}, found
         finally:
             for task in readers:
                 task.cancel()
