@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aioinfra.backoff import Backoff
+    from aioinfra.cache.cached_many import cached_many
     from aioinfra.cache.decorator import cached
     from aioinfra.cache.freshness import Freshness
     from aioinfra.cache.glob import escape
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from aioinfra.cache.options import CacheOptions, NearOptions
     from aioinfra.cache.store import MISS, NO_EXPIRY
     from aioinfra.cache.warm import WarmOptions
+    from aioinfra.connection.default import get_redis_client
     from aioinfra.connection.pool import RedisClient
     from aioinfra.context import bound, clear_request_context, set_request_context
     from aioinfra.jobs.context import JobContext
@@ -50,9 +52,11 @@ _HOMES = {
     "WarmOptions": "aioinfra.cache.warm",
     "bound": "aioinfra.context",
     "cached": "aioinfra.cache.decorator",
+    "cached_many": "aioinfra.cache.cached_many",
     "clear_request_context": "aioinfra.context",
     "escape": "aioinfra.cache.glob",
     "get_logger": "aioinfra.logs.setup",
+    "get_redis_client": "aioinfra.connection.default",
     "set_request_context": "aioinfra.context",
     "setup_logging": "aioinfra.logs.setup",
     "task": "aioinfra.jobs.task",
@@ -77,9 +81,11 @@ __all__ = [
     "WarmOptions",
     "bound",
     "cached",
+    "cached_many",
     "clear_request_context",
     "escape",
     "get_logger",
+    "get_redis_client",
     "set_request_context",
     "setup_logging",
     "task",

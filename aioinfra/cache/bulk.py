@@ -14,11 +14,16 @@ from aioinfra.codec.envelope import UNOPENED
 from aioinfra.codec.layout import is_plain
 
 
-async def get_many(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, strong: bool = False) -> list[Any]:
-    """The values under full keys in their order, MISS where there is none that counts. Raises StoreError."""
+async def get_many(
+    reads: ReadThrough, keys: Sequence[str], kind: Kind, *, strong: bool = False
+) -> tuple[list[Any], int]:
+    """The values under full keys in their order, MISS where there is none that counts; how many L1 answered.
+
+    Raises StoreError.
+    """
     near = reads.near if not strong else None
     if near is None:
-        return await _ask(reads, keys, kind, strong=strong)
+        return await _ask(reads, keys, kind, strong=strong), 0
     values: list[Any] = [MISS] * len(keys)
     asked: list[int] = []
     for at, key in enumerate(keys):
@@ -32,7 +37,7 @@ async def get_many(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, stron
         found = await _ask(reads, [keys[at] for at in asked], kind, strong=strong)
         for at, value in zip(asked, found, strict=True):
             values[at] = value
-    return values
+    return values, len(keys) - len(asked)
 
 
 async def _ask(reads: ReadThrough, keys: Sequence[str], kind: Kind, *, strong: bool) -> list[Any]:

@@ -36,6 +36,7 @@ from typing import (
 )
 
 from aioinfra.cache.entries import Entry
+from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.freshness import PLAIN, Freshness
 from aioinfra.cache.keys import KeyPlan, check_key
 from aioinfra.cache.kind import Failures, Kind
@@ -244,6 +245,12 @@ class CachedFunction(_Hot, Generic[P, R]):
         kwargs.pop(CACHE_ARGUMENT, None)
         return self._key(args, kwargs)
 
+    async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """What the cache knows of the result of a call, but for the value. See `CacheManager.explain`."""
+        cache = self._cache(kwargs)
+        key = self._key(args, kwargs)
+        return await cache.explain(key, self._kind(cache))
+
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
     @overload
@@ -322,6 +329,10 @@ class BoundCached(Generic[P, R]):
     async def strong(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `CachedFunction.strong`."""
         return await self.__func__.strong(self.__self__, *args, **kwargs)
+
+    async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """See `CachedFunction.explain`."""
+        return await self.__func__.explain(self.__self__, *args, **kwargs)
 
     def tags_for(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:
         """See `CachedFunction.tags_for`."""

@@ -59,9 +59,9 @@ class Figures:
             self.observer.operation("get", "hit" if hit else "miss", self.clock.monotonic() - started)
             self.observer.keys("get", hit, not hit)
 
-    def read_many(self, hits: int, misses: int, started: float) -> None:
-        """An mget has ended; ``started`` is what ``clock.monotonic`` said at its start."""
-        self.hits += hits
+    def read_many(self, hits: int, misses: int, started: float, *, near: int = 0) -> None:
+        """An mget has ended; ``started`` is what ``clock.monotonic`` said at its start, ``near`` hits are L1's."""
+        self.hits += hits - near
         self.misses += misses
         if self.observer is not None:
             self.observer.operation("mget", "ok", self.clock.monotonic() - started)
@@ -89,7 +89,8 @@ class Figures:
     def as_dict(self, l1_hits: int = 0) -> dict[str, int | float]:
         """The totals by name with those of an L1 that is open.
 
-        ``hit_rate`` is hits of all keys read, ``l1_hit_rate`` those of L1; 0.0 before the first read.
+        ``hit_rate`` is hits of all keys read, ``l1_hit_rate`` those of L1, ``server_hit_rate`` those of the server
+        (or the memory that stands for it) of the keys that it was asked for; 0.0 before the first read.
         """
         l1_hits += self.l1_hits
         hits = self.hits + l1_hits
@@ -100,6 +101,8 @@ class Figures:
             "hit_rate": hits / reads if reads else 0.0,
             "l1_hits": l1_hits,
             "l1_hit_rate": l1_hits / reads if reads else 0.0,
+            "server_hits": self.hits,
+            "server_hit_rate": self.hits / (reads - l1_hits) if reads > l1_hits else 0.0,
             "sets": self.sets,
             "deletes": self.deletes,
             "loads": self.loads,

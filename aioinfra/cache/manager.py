@@ -28,11 +28,12 @@ from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
 from aioinfra.cache.keys import check_key, full_key, full_keys
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
+from aioinfra.cache.latency import Latencies
 from aioinfra.cache.loading import Layers, Load
 from aioinfra.cache.many import Many, ReadMany
 from aioinfra.cache.names import Names
 from aioinfra.cache.near import Near
-from aioinfra.cache.observer import CacheObserver
+from aioinfra.cache.observer import CacheObserver, TotalsObserver
 from aioinfra.cache.options import (
     DEFAULT_NAMESPACE,
     DEFAULT_OPTIONS,
@@ -125,7 +126,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         seconds = check_ttl(default_ttl, default_ttl, "default_ttl")
         self._generation = Generation()
         self._kind = Kind(Envelope(codec, sealing, self._generation), seconds, seconds)
-        self._figures = Figures(observer=observer, clock=clock)
+        self._latencies = Latencies(observer)
+        self._figures = Figures(observer=self._latencies, clock=clock)
         self._plan = BackendPlan(
             redis_url,
             client,
@@ -175,11 +177,15 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
                 self._reads = ReadThrough(backend.layers, self._figures)
                 self._verbs = make_atomic(backend.atomic_parts(), self._seams())
                 self._reads.slide = self._verbs.store.expire
+                if isinstance(observer := self._observer(), TotalsObserver):
+                    observer.watch(self.get_stats)
         return self
 
     async def close(self) -> None:
         """End what is being loaded, wait for what is being written, close. Nothing when it is closed."""
         async with self._turn:
+            if self._backend is not None and isinstance(observer := self._observer(), TotalsObserver):
+                observer.unwatch(self.get_stats)
             backend, self._backend = self._backend, None
             if backend is not None and backend.near is not None:
                 self._figures.l1_hits += backend.near.hits
@@ -208,6 +214,9 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
                 "the cache is not open: await initialize(), or use it in `async with cache:`"
             )
         return self._verbs
+
+    def _observer(self) -> object:
+        return self._plan.observer  # which may also be one that pulls
 
     def _seconds(self, ttl: Ttl) -> float | None:
         return check_ttl(ttl, self._default_ttl)
@@ -353,9 +362,9 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         full = full_keys(self._namespace, keys)
         started = self._plan.clock.monotonic()
         reading = get_many(self._reads, list(full.values()), self._kind, strong=strong)
-        values = await self._figures.timed("mget", reading, quiet=True)
+        values, near = await self._figures.timed("mget", reading, quiet=True)
         found = {key: value for key, value in zip(full, values, strict=True) if value is not MISS}
-        self._figures.read_many(len(found), len(full) - len(found), started)
+        self._figures.read_many(len(found), len(full) - len(found), started, near=near)
         return found
 
     async def mset(self, values: Mapping[str, Any], ttl: Ttl = None) -> bool:
@@ -381,7 +390,15 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             options,
             ready=self.wait_healthy,
             clock=self._plan.clock,
+            store_many=lambda values: self._reads.set_many(
+                {full_key(self._namespace, key): value for key, value in values.items()}, kind
+            ),
+            outages=self._outages,
         )
+
+    def _outages(self) -> int:
+        fallback = self._backend.fallback if self._backend is not None else None
+        return fallback.outages if fallback is not None else 0
 
     # State
 
@@ -413,8 +430,12 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         return self._backend
 
     def get_stats(self) -> dict[str, int | float]:
-        """Totals by name: those of `Figures` with ``hit_rate``, bytes before and after compression as
-        ``compressed_from`` and ``compressed_to``, and while open those of `Backend.figures`."""
+        """Totals by name.
+
+        Those of `Figures` with ``hit_rate``, also by layer; the times of each operation as of `Latencies.as_dict`,
+        without what L1 answered alone to a get; bytes before and after compression as ``compressed_from`` and
+        ``compressed_to``, their difference as ``compression_saved``; while open those of `Backend.figures`.
+        """
         compression = self._kind.envelope.figures
         backend = self._backend
         l1_hits = backend.near.hits if backend is not None and backend.near is not None else 0
@@ -422,6 +443,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             **self._figures.as_dict(l1_hits),
             "compressed_from": compression.plain,
             "compressed_to": compression.stored,
+            "compression_saved": compression.plain - compression.stored,
+            **self._latencies.as_dict(),
             **(backend.figures() if backend is not None else {}),
         }
 

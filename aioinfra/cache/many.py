@@ -176,9 +176,9 @@ class ReadMany:
     async def _read(self, keys: list[str], kind: Kind) -> dict[str, Any]:
         """What the store has. One round trip, for tags that are not known here one more."""
         figures, started = self._figures, self._reads.layers.clock.monotonic()
-        found = await figures.timed("mget", get_many(self._reads, keys, kind), quiet=True)
+        found, near = await figures.timed("mget", get_many(self._reads, keys, kind), quiet=True)
         values = {key: value for key, value in zip(keys, found, strict=True) if value is not MISS}
-        figures.read_many(len(values), len(keys) - len(values), started)
+        figures.read_many(len(values), len(keys) - len(values), started, near=near)
         return values
 
     # Loading

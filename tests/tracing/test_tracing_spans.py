@@ -247,7 +247,7 @@ async def test_cache_operations_are_sampled_inside_of_a_trace(shop: Shop) -> Non
     tracing = initialize(TracingOptions(cache_sampling=0.0))
     assert tracing is not None
     EXPORTER.clear()
-    shop.service.cache._figures.observer._tracing = tracing  # type: ignore[union-attr]  # the one that traces
+    shop.service.cache._plan.observer._tracing = tracing  # type: ignore[union-attr]  # the one that traces
     with trace.get_tracer("test").start_as_current_span("some work"):
         await shop.service.cache.get("inside")
     assert [span.name for span in spans()] == ["some work"]
