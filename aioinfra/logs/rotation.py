@@ -23,6 +23,7 @@ Calendar: TypeAlias = Callable[[float], date]
 
 _MAX_NAMES: Final = 10_000  # of one day
 _MODE: Final = 0o640
+_SETTLED: Final = 1.0  # seconds after which nobody is amid a write: a size is seen to grow page by page
 _NEWLINE: Final = ord("\n")
 _DIRECTORY_MODE: Final = 0o750
 
@@ -102,9 +103,12 @@ class DailyFile:
         found = os.fstat(self._descriptor)
         self._identity = (found.st_dev, found.st_ino)
         self._day = min(today, self._calendar(found.st_mtime)) if found.st_size else today
-        if found.st_size and os.pread(self._descriptor, 1, found.st_size - 1) not in (b"\n", b""):
+        if found.st_size and time() - found.st_mtime > _SETTLED and not self._is_whole(found.st_size):
             os.write(self._descriptor, b"\n")  # somebody was killed, or ran out of space, amid a line
         self._delete_old(today)
+
+    def _is_whole(self, size: int) -> bool:
+        return os.pread(self._descriptor, 1, size - 1) in (b"\n", b"")
 
     def _rename(self) -> bool:
         """Give the open file its dated name; whether the path leads elsewhere now, by whomever."""

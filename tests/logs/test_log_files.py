@@ -196,6 +196,7 @@ def test_a_restart_on_the_same_day_goes_on(tmp_path: Path) -> None:
 
 def test_a_line_that_a_killed_process_left_unfinished_does_not_spoil_the_next(tmp_path: Path) -> None:
     (tmp_path / "app.log").write_text('{"message": "ha')
+    os.utime(tmp_path / "app.log", (time.time() - 2,) * 2)
     file = DailyFile(tmp_path / "app.log", Days(), 30)
     write(file, "whole")
     assert (tmp_path / "app.log").read_text().splitlines()[1] == "whole"
@@ -291,7 +292,9 @@ WRITER = """
 import sys, time
 from datetime import date, timedelta
 from aioinfra.logs import FileOptions, LoggingOptions, SinkOptions, get_logger, setup_logging
-name, directory, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
+name, directory = sys.argv[1:]
+print("ready", flush=True)
+start = float(sys.stdin.readline())
 def day(moment):  # a day of 0.3 seconds, the same in every process
     return date(2026, 1, 1) + timedelta(days=int((moment - start) / 0.3))
 logging = setup_logging(
@@ -309,12 +312,21 @@ print(index)
 
 
 def test_four_processes_across_five_days_lose_no_line(tmp_path: Path) -> None:
-    start = time.time() + 1.0
     command = [sys.executable, "-c", WRITER]
     writers = [
-        subprocess.Popen([*command, name, str(tmp_path), str(start)], stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, name, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for name in "abcd"
     ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    start = f"{time.time()}\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(start)
+        writer.stdin.flush()
     wrote = {
         name: int(writer.communicate(timeout=50)[0]) for name, writer in zip("abcd", writers, strict=True)
     }
