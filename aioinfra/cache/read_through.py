@@ -36,6 +36,7 @@ from aioinfra.codec.layout import is_plain, read_header, read_tags, read_times
 from aioinfra.errors import DecodeError, StoreError, StoreFull, StoreUnavailable, WrongType
 
 _MARK: Final = slice(8, 24)
+_GRAIN: Final = 1e-6  # seconds; binary64 tells times since the epoch to a fifth of that
 
 
 class ReadThrough:
@@ -168,7 +169,7 @@ class ReadThrough:
         _, expires, took = read_times(data)
         now = self._now()
         plain = is_plain(data)
-        fresh_until = math.inf if expires == 0.0 else now + expires - self.layers.epoch.now()
+        fresh_until = math.inf if expires == 0.0 else now + expires - self.layers.epoch.now() - _GRAIN
         freshness = kind.freshness
         return Entry(
             key,
