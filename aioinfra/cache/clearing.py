@@ -51,7 +51,8 @@ class ClearingVerbs:
             return 0
         pattern = escape(self._namespace) + check_pattern(pattern, everything=all)
         if all and self._is_open:
-            await self._figures.timed("clear", self._open().renew(self._reads.store), quiet=True)
+            renewing = self._reads.renew(self._open().renew(self._reads.store))
+            await self._figures.timed("clear", renewing, quiet=True)
         removed = await self._figures.timed("clear", self._reads.clear(pattern))
         self._figures.deletes += removed
         return removed
@@ -65,8 +66,8 @@ class ClearingVerbs:
 
     async def invalidate_all(self) -> None:
         """End every value of this cache, in every process: one write. They leave the server with their TTLs."""
-        self._reads.flights.forget_all()
-        await self._figures.timed("clear", self._open().renew(self._reads.store))
+        renewing = self._open().renew(self._reads.store)
+        await self._figures.timed("clear", self._reads.renew(renewing))
 
     async def barrier(self, timeout: float = 1.0) -> bool:
         """Wait until this process has heard of every write that was acknowledged, anywhere, before this call.

@@ -253,6 +253,7 @@ class Loading:
                 await self.put(key, data, ttl)
             else:  # made in an outage that is over, or about to be: nobody knows what others changed meanwhile
                 self._figures.late += 1
+                await self._forsake(key)
         except (StoreError, Overloaded):
             self._figures.not_stored += 1
 
@@ -272,8 +273,23 @@ class Loading:
             with contextlib.suppress(StoreUnavailable):
                 await self._layers.store.ping()
             if self._layers.store.era is not None or self._layers.store.returning:
+                await self._forsake(key)
                 raise
             await self.put(key, data, ttl)
+        finally:
+            if near is not None:
+                near.changed([key])
+
+    async def _forsake(self, key: str) -> None:
+        """Remove what is stored: it may be older than what the load's caller gets, and a miss never is.
+
+        Its lease goes too, so that a store that is still under way comes to nothing.
+        """
+        near, leases = self._layers.near, self._layers.leases
+        if near is not None:
+            near.changed([key])
+        try:
+            await self._layers.store.delete([key], [] if leases is None else [leases.lease_key(key)])
         finally:
             if near is not None:
                 near.changed([key])

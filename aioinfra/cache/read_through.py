@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aioinfra.cache.dictionaries import needs_dictionary
@@ -314,26 +314,52 @@ class ReadThrough:
 
     # Writing
 
-    async def delete(self, keys: Sequence[str]) -> int:
-        """Remove keys; how many were there. What is being made for them, here or elsewhere, is not stored."""
-        near, leases = self.near, self.layers.leases
+    @contextlib.contextmanager
+    def _changing(self, keys: Iterable[str]) -> Iterator[None]:
+        """Around a write. What was read or is being made before it, or beside it, may be older than it.
+
+        So loads are forgotten before and after: who asks once the write is acknowledged joins none of them.
+        """
+        near, forget = self.near, self.flights.forget
         for key in keys:
-            self.flights.forget(key)
+            forget(key)
         if near is not None:
             near.changed(keys)
         try:
-            uncounted = [] if leases is None else [leases.lease_key(key) for key in keys]
-            return await self.store.delete(keys, uncounted)
+            yield
         finally:
+            for key in keys:
+                forget(key)
             if near is not None:
                 near.changed(keys)
 
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove keys; how many were there. What is being made for them, here or elsewhere, is not stored."""
+        leases = self.layers.leases
+        uncounted = [] if leases is None else [leases.lease_key(key) for key in keys]
+        with self._changing(keys):
+            return await self.store.delete(keys, uncounted)
+
     async def invalidate_tags(self, tags: Sequence[str]) -> None:
         """End every value that carries one of these. Who asks from now on joins no load from before."""
+        self._forget_tagged(tags)
+        try:
+            await self.layers.tags.invalidate(tags)
+        finally:
+            self._forget_tagged(tags)
+
+    def _forget_tagged(self, tags: Sequence[str]) -> None:
         for flight, carried in list(self._tagged.items()):
             if not set(tags).isdisjoint(carried):
                 self.flights.forget(flight.key)
-        await self.layers.tags.invalidate(tags)
+
+    async def renew(self, renewing: Awaitable[None]) -> None:
+        """End every value by a new generation."""
+        self.flights.forget_all()
+        try:
+            await renewing
+        finally:
+            self.flights.forget_all()
 
     async def clear(self, pattern: str) -> int:
         """Remove every key that matches a glob; how many."""
@@ -347,12 +373,14 @@ class ReadThrough:
         try:
             return await self.store.clear(pattern)
         finally:
+            self.flights.forget_all()
             if near is not None:
                 near.cleared(pattern)
 
     async def put(self, key: str, data: bytes, ttl: float | None) -> None:
         """Write bytes; raises as `set`."""
-        await self._loading.put(key, data, ttl)
+        with self._changing((key,)):
+            await self._loading.put(key, data, ttl)
 
     async def set(self, key: str, value: Any, kind: Kind, tags: Sequence[str] = ()) -> None:
         """Seal and store.
@@ -374,20 +402,10 @@ class ReadThrough:
 
     async def set_many(self, values: Mapping[str, Any], kind: Kind) -> None:
         """`set` for several, pipelined; not atomic. Raises as `set`."""
-        near = self.near
         sealed = [(key, *self.sealed(value, kind)) for key, value in values.items()]
-        for key in values:
-            self.flights.forget(key)
-        if near is not None:
-            near.changed(values)
-        try:
+        with self._changing(values):
             for life, items in _by_life(sealed).items():
                 await self.store.set_many(items, life)
-        finally:
-            if near is not None:
-                near.changed(values)
-            for key in values:
-                self.flights.forget(key)
         self._figures.sets += len(sealed)
 
     def sealed(self, value: Any, kind: Kind) -> tuple[bytes, float | None]:
