@@ -10,6 +10,9 @@ Protocol: RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -31,6 +34,7 @@ MOST_PUSH_BYTES: Final = 64 << 20
 """Bound of one message that no call asked for."""
 
 _INCOMPLETE: Final = object()
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
 
 # Each leaves a pooled connection in a state that the next caller would meet.
 _STATEFUL: Final = frozenset(
@@ -226,9 +230,21 @@ class Wire(Intake, asyncio.Protocol):
         call, self._call = self._call, None
         self._drop_held()
         if call is not None:
+            self._forsake_unsent()
             call.fail(error or StoreUnavailable("the connection was closed"))
         if self._transport is not None:
             self._transport.abort()
+
+    def _forsake_unsent(self) -> None:
+        """Have the kernel drop what the server has not got yet, instead of sending it on after the close.
+
+        Else a write that was given up in a partition would land when the network is back, on newer ones:
+        TCP repeats it for minutes. A close with a linger time of zero is a reset (socket(7), RFC 9293 3.10.4).
+        """
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     def send(self, command: Sequence[Argument]) -> None:
         """Write a command whose answer is not awaited as a call."""
