@@ -109,7 +109,7 @@ class Backend:
             server,
             MemoryStore(self.memory),
             escape(plan.namespace) + "*",
-            FallbackOptions(options.max_remembered, plan.memory_ttl),
+            FallbackOptions(options.max_remembered, plan.memory_ttl, options.redis.budget),
             rejoin=self,
             observer=plan.observer,
             clock=plan.clock,
@@ -265,11 +265,14 @@ class Backend:
             if self.near is not None:
                 self.near.flush()
 
-    async def rejoin(self, store: Store) -> None:
+    async def end_loads(self) -> None:
         """Back from an outage: what others made meanwhile is late, too. (`fallback.Rejoin`)"""
-        await self.load(store)
         if self.layers.leases is not None:
             await self.layers.leases.void_all()
+
+    async def rejoin(self, store: Store) -> None:
+        """Learn of a generation that others began meanwhile. (`fallback.Rejoin`)"""
+        await self.load(store)
 
     async def load(self, store: Store) -> None:
         """Learn the generation of the namespace; L1 goes with an old one."""

@@ -6,8 +6,11 @@ store probes the server. When it answers, every key written or deleted meanwhile
 replayed: others may have written newer values), the memory is emptied, and calls go to the server again. Writes
 that began before the outage, and that their callers have given up, are waited for first.
 
-So that nothing is written in between, writes wait for the last such deletion, one round trip; then the last
-look at the remembered keys, the emptying and the switch happen without an await.
+So that nothing is written in between, writes wait for the last such deletion; then the last look at the remembered
+keys, the emptying and the switch happen without an await. A write that has waited for as long as the server may
+take for one call is answered from memory and remembered; the outage goes on then.
+
+What is being made under leases is voided before the deletions: stored before that, it is deleted; later, refused.
 
 Remembered keys are bounded. Beyond the bound the whole namespace gets a new generation on recovery. What was
 remembered by a process that dies meanwhile is left to the TTLs.
@@ -22,6 +25,7 @@ kept in memory for some seconds and read where the server has nothing. The first
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
@@ -52,14 +56,17 @@ class FallbackOptions:
     Attributes:
         max_remembered: keys and patterns remembered for deletion; beyond, the namespace is cleared.
         ttl: longest life of an entry in memory, seconds.
+        patience: seconds that a write waits for the outage to end when it is about to.
     """
 
     max_remembered: int = 100_000
     ttl: float = 300.0
+    patience: float = 0.25
 
     def __post_init__(self) -> None:
         check_whole("max_remembered", self.max_remembered, 0, 10_000_000)
         check_number("ttl", self.ttl, 0.001, 86_400 * 366)
+        check_number("patience", self.patience, 0.001, 3600)
 
 
 class Rejoin(Protocol):
@@ -69,8 +76,12 @@ class Rejoin(Protocol):
         """Nothing that was stored so far counts any more; one write."""
         ...
 
+    async def end_loads(self) -> None:
+        """What is being made anywhere by what was known before is not stored any more."""
+        ...
+
     async def rejoin(self, store: Store) -> None:
-        """Learn what others have decided meanwhile, and end what is being made by what was known before."""
+        """Learn what others have decided meanwhile."""
         ...
 
 
@@ -228,8 +239,8 @@ class FallbackStore:
         keys: Sequence[str] = (),
         patterns: Sequence[str] = (),
     ) -> T:
-        while self._gate is not None:
-            await self._gate.wait()
+        if self._gate is not None:
+            await self._pass_gate()
         outage = self.outage
         if outage is None:
             try:
@@ -245,6 +256,13 @@ class FallbackStore:
         outage.remember(keys, patterns, self._options.max_remembered)
         most = self._options.ttl
         return await self._answer(operation, call(self._memory, most if ttl is None else min(ttl, most)))
+
+    async def _pass_gate(self) -> None:
+        """Wait until the outage is over, or goes on; for no longer than ``patience``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.patience):
+                while self._gate is not None:
+                    await self._gate.wait()
 
     async def _keep(
         self,
@@ -324,10 +342,12 @@ class FallbackStore:
     async def _settle(self, outage: Outage) -> None:
         """Delete what was remembered, then end the outage; raises when the server is gone again."""
         await self._primary.settled()  # what was given up would land on what is written after the outage
+        await self._end_loads()
         while outage.everything or outage.patterns or len(outage.keys) > _KEYS_A_STEP:
             await self._delete_some(outage)
         self._gate = gate = asyncio.Event()
         try:
+            await self._end_loads()
             await self._delete_some(outage)
             if self._rejoin is not None:
                 await self._rejoin.rejoin(self._primary)
@@ -337,6 +357,10 @@ class FallbackStore:
         finally:
             self._gate = None
             gate.set()
+
+    async def _end_loads(self) -> None:
+        if self._rejoin is not None:
+            await self._rejoin.end_loads()
 
     async def _delete_some(self, outage: Outage) -> None:
         """One step of the deletions; what fails is remembered again."""

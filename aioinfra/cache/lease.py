@@ -136,7 +136,10 @@ class Leases:
 
     async def void_all(self) -> None:
         """What is being made anywhere is late. Raises StoreError."""
-        await self._client.execute("INCR", self._names.clears, deadline=self._budget)
+        try:
+            await self._client.execute("INCR", self._names.clears, deadline=self._budget)
+        except StoreFull:  # taking it away changes it as well, unless it has never been there
+            await self._client.execute("UNLINK", self._names.clears, deadline=self._budget)
 
     async def ask(self, key: str, token: str, seen: bytes, *, patient: bool = False) -> Asked:
         """Ask for a lease. ``seen``: what of the stored value was seen and is not wanted; `ANYTHING` takes it.
