@@ -57,7 +57,8 @@ class Parts:
     async def health(self) -> dict[str, Any]:
         """See `Service.health`."""
         cache, jobs = await asyncio.gather(self._cache_health(), _ping(self.jobs_redis))
-        status = "ok" if cache["ok"] and jobs["ok"] else "degraded" if jobs["ok"] else "down"
+        well = cache["ok"] and cache["state"] == "healthy"
+        status = ("ok" if well else "degraded") if jobs["ok"] else "down"
         return {"status": status, "cache": cache, "jobs": jobs}
 
     async def _cache_health(self) -> dict[str, Any]:

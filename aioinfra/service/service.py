@@ -227,7 +227,8 @@ class Service:
     # Health
 
     async def health(self) -> dict[str, Any]:
-        """How the parts are: ``status`` is ok, degraded (the cache's server is gone, memory answers) or down.
+        """How the parts are: ``status`` is ok, degraded (memory answers for the cache's server, or keeps what
+        it does not take) or down.
 
         Three round trips, bounded by the pools' timeouts. Never raises for a server that does not answer.
         """
