@@ -84,9 +84,9 @@ class DailyFile:
         """Have the file open that today's lines belong into."""
         today = self._calendar(time())
         if self._descriptor < 0 or not self._is_at_path():
-            self._open(today)
+            self._open()
         if self._day < today and self._rename():
-            self._open(today)
+            self._open()
 
     def _is_at_path(self) -> bool:
         try:
@@ -95,13 +95,14 @@ class DailyFile:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def _open(self, today: date) -> None:
+    def _open(self) -> None:
         """Open what is at the path, or a new file. What was written on another day is of that day."""
         self.close()
         self._path.parent.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
         found = os.fstat(self._descriptor)
         self._identity = (found.st_dev, found.st_ino)
+        today = self._calendar(time())  # now: the file may be one that others started since the last look
         self._day = min(today, self._calendar(found.st_mtime)) if found.st_size else today
         if found.st_size and time() - found.st_mtime > _SETTLED and not self._is_whole(found.st_size):
             os.write(self._descriptor, b"\n")  # somebody was killed, or ran out of space, amid a line

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -288,52 +290,110 @@ def test_old_files_go_at_every_turn_of_the_day(tmp_path: Path) -> None:
     file.close()
 
 
+DAYS = 5
+WRITERS = "abcd"
+STATE = struct.Struct(f"=BB6x{DAYS}d{len(WRITERS)}q")
+"""What writers and test share: days ended, whether to stop, when each day ended, lines in each writer's files."""
+ENDED_AT, PROGRESS = 8, 8 + 8 * DAYS
+SHARE = 50
+"""Lines that each writer has in its files on each day."""
+
 WRITER = """
-import sys, time
+import mmap, struct, sys, time
 from datetime import date, timedelta
 from aioinfra.logs import FileOptions, LoggingOptions, SinkOptions, get_logger, setup_logging
-name, directory = sys.argv[1:]
-print("ready", flush=True)
-start = float(sys.stdin.readline())
-def day(moment):  # a day of 0.3 seconds, the same in every process
-    return date(2026, 1, 1) + timedelta(days=int((moment - start) / 0.3))
+directory, state, ended_at, progress, name = sys.argv[1:]
+with open(state, "r+b") as file:
+    shared = mmap.mmap(file.fileno(), 0)
+def day(moment):  # a day ends when the test says so, for all writers at the same moment
+    ended = struct.unpack_from(f"={shared[0]}d", shared, int(ended_at))
+    return date(2026, 1, 1) + timedelta(days=sum(moment >= end for end in ended))
+sink = SinkOptions(interval=0.002, exit_timeout=50)
 logging = setup_logging(
     "info", log_format="json", log_dir=directory, stream=open("/dev/null", "w"),
-    options=LoggingOptions(files=FileOptions(calendar=day, sink=SinkOptions(interval=0.002))),
+    options=LoggingOptions(sink=sink, files=FileOptions(calendar=day, sink=sink)),
 )
-log, index, end = get_logger("api.writer"), 0, start + 0.3 * 6.5
-while time.time() < end:
+log, index = get_logger("api.writer"), 0
+while not shared[1]:
     log.info(name, index=index)
     index += 1
     if index % 5 == 0:
+        figures = logging.file_figures()
+        written = min(figures["app.log"].written, figures["api.log"].written)
+        struct.pack_into("=q", shared, int(progress), written)
         time.sleep(0.001)
 print(index)
 """
 
 
+class Turns:
+    """Ends the writers' days: each when all of them have lines in its files."""
+
+    def __init__(self, directory: Path, shared: mmap.mmap) -> None:
+        self.directory = directory
+        self.shared = shared
+        self.give_up = time.monotonic() + 90
+
+    def progress(self) -> list[int]:
+        return list(STATE.unpack_from(self.shared)[2 + DAYS :])
+
+    def wait(self, until: Callable[..., bool], *given: Any) -> None:
+        while not until(*given):
+            assert time.monotonic() < self.give_up, f"lines so far: {self.progress()}"
+            time.sleep(0.002)
+
+    def have_gone_on(self, goal: list[int]) -> bool:
+        return all(done >= least for done, least in zip(self.progress(), goal, strict=True))
+
+    def has_files_since(self, moment: float) -> bool:
+        """Both files are new since then, by the time at which they were last written."""
+        try:
+            files = [(self.directory / name).stat() for name in ("app.log", "api.log")]
+        except FileNotFoundError:
+            return False
+        return all(file.st_size and file.st_mtime > moment for file in files)
+
+    def has_names(self, days: int) -> bool:
+        """The files of the days that have ended have their dated names."""
+        dated = [f"{name}.2026-01-0{day + 1}" for name in ("app.log", "api.log") for day in range(days)]
+        return all((self.directory / name).exists() for name in dated)
+
+    def lead(self) -> None:
+        began = time.time()
+        for day in range(DAYS + 1):
+            self.wait(self.has_names, day)
+            self.wait(self.has_files_since, began)
+            self.wait(self.have_gone_on, [done + SHARE for done in self.progress()])
+            if day < DAYS:
+                began = time.time()
+                struct.pack_into("=d", self.shared, ENDED_AT + 8 * day, began)
+                self.shared[0] = day + 1
+        self.shared[1] = 1
+
+
+@pytest.mark.timeout(180)
 def test_four_processes_across_five_days_lose_no_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER]
-    writers = [
-        subprocess.Popen(
-            [*command, name, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in "abcd"
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    start = f"{time.time()}\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write(start)
-        writer.stdin.flush()
-    wrote = {
-        name: int(writer.communicate(timeout=50)[0]) for name, writer in zip("abcd", writers, strict=True)
-    }
-    assert min(wrote.values()) > 100
+    directory, state = tmp_path / "logs", tmp_path / "state"
+    state.write_bytes(bytes(STATE.size))
+    with state.open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
+        command = [sys.executable, "-c", WRITER, str(directory), str(state), str(ENDED_AT)]
+        writers = {
+            name: subprocess.Popen(
+                [*command, str(PROGRESS + 8 * number), name], stdout=subprocess.PIPE, text=True
+            )
+            for number, name in enumerate(WRITERS)
+        }
+        try:
+            Turns(directory, shared).lead()
+            wrote = {name: int(writer.communicate(timeout=60)[0]) for name, writer in writers.items()}
+        finally:
+            for writer in writers.values():
+                writer.kill()
+                writer.wait()
+    assert min(wrote.values()) >= SHARE * (DAYS + 1)
     for log in ("app.log", "api.log"):
-        files = list(tmp_path.glob(f"{log}*"))
-        assert len({path.name[:18] for path in files}) >= 6, "five days ended"
+        files = list(directory.glob(f"{log}*"))
+        assert len({path.name[:18] for path in files}) == DAYS + 1, "five days ended"
         lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
         found = Counter((line["message"], line["index"]) for line in lines)
         assert found == Counter((name, index) for name, count in wrote.items() for index in range(count))
