@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from aioinfra.codec.pickle import LEAST_KEY_BYTES
 from aioinfra.errors import ConfigError
 from aioinfra.redact import MASK
 
@@ -92,6 +93,8 @@ class Settings(BaseSettings):
     redis_max_connections: int = Field(default=50, ge=1, le=100_000)
     cache_redis_url: RedisUrl | None = None
     jobs_redis_url: RedisUrl | None = None
+    cache_namespace: str | None = Field(default=None, max_length=1024)
+    cache_signing_key: SecretStr | None = None
     celery_broker_url: RedisUrl | None = None
     celery_result_backend: SecretStr | None = None
     log_level: str = "INFO"
@@ -170,6 +173,12 @@ class Settings(BaseSettings):
         return None if self.cache_redis_url is None else (self.cache_redis_url, "CACHE_REDIS_URL")
 
     def jobs_url(self) -> tuple[RedisUrl, str] | None:
+    def cache_signing_keys(self) -> tuple[str, ...] | None:
+        """The secrets of CACHE_SIGNING_KEY, newest first; None when there are none."""
+        if self.cache_signing_key is None:
+            return None
+        return tuple(key.strip() for key in self.cache_signing_key.get_secret_value().split(","))
+
         """The URL of the jobs' own Redis and its variable; None when they share the base one."""
         if self.jobs_redis_url is not None:
             return self.jobs_redis_url, "JOBS_REDIS_URL"
@@ -247,7 +256,17 @@ class Settings(BaseSettings):
             raise ValueError("is not supported, since results live with their queue: unset it")
         return value
 
-    @field_validator("log_dir", "logfire_token", mode="after")
+    @field_validator("cache_signing_key", mode="after")
+    @classmethod
+    def _check_signing_key(cls, value: SecretStr | None) -> SecretStr | None:
+        given = () if value is None else value.get_secret_value().split(",")
+        if any(len(key.strip().encode()) < LEAST_KEY_BYTES for key in given):
+            raise ValueError(
+                f"must be a secret of at least {LEAST_KEY_BYTES} bytes, or several with commas between them"
+            )
+        return value
+
+    @field_validator("log_dir", "logfire_token", "cache_namespace", "cache_signing_key", mode="after")
     @classmethod
     def _check_printable(cls, value: Path | SecretStr | None) -> Path | SecretStr | None:
         """A line break or a control character comes from a file that was pasted whole."""

@@ -52,6 +52,8 @@ def test_every_variable_is_read_and_typed(monkeypatch: pytest.MonkeyPatch) -> No
         REDIS_URL="rediss://user:pw@redis.example:6380/3",
         REDIS_MAX_CONNECTIONS="7",
         JOBS_REDIS_URL="unix:///run/redis.sock?db=2",
+        CACHE_NAMESPACE="shop:",
+        CACHE_SIGNING_KEY=f"{SECRET} and more of it, {SECRET} as it was",
         LOG_LEVEL="info,aioinfra.cache=debug",
         LOG_FORMAT="JSON",
         ENVIRONMENT="Production",
@@ -65,6 +67,8 @@ def test_every_variable_is_read_and_typed(monkeypatch: pytest.MonkeyPatch) -> No
     settings = Settings.from_env()
     assert secret_url(settings.cache_url()) == ("rediss://user:pw@redis.example:6380/3", "REDIS_URL")
     assert secret_url(settings.jobs_url()) == ("unix:///run/redis.sock?db=2", "JOBS_REDIS_URL")
+    assert settings.cache_namespace == "shop:"
+    assert settings.cache_signing_keys() == (f"{SECRET} and more of it", f"{SECRET} as it was")
     assert (settings.redis_max_connections, settings.prometheus_port) == (7, 9999)
     assert (settings.log_level, settings.log_format) == ("info,aioinfra.cache=debug", "json")
     assert (settings.environment, settings.is_development) == ("production", False)
@@ -154,6 +158,8 @@ BAD_VALUES = {
     "SERVICE_NAME": SECRET * 100,
     "LOG_DIR": f"logs\x1b{SECRET}",
     "LOGFIRE_TOKEN": f"a token\n{SECRET}",
+    "CACHE_NAMESPACE": f"shop\n{SECRET}:",
+    "CACHE_SIGNING_KEY": f"a secret of 16 bytes,{SECRET}",  # the second is too short
 }
 
 
@@ -222,6 +228,7 @@ def test_secrets_are_hidden_in_every_view_of_the_settings(monkeypatch: pytest.Mo
         JOBS_REDIS_URL=f"redis://:{SECRET}@jobs/0",
         CELERY_BROKER_URL=f"redis://:{SECRET}@broker/0",
         LOGFIRE_TOKEN=SECRET,
+        CACHE_SIGNING_KEY=SECRET * 3,
     )
     settings = Settings.from_env()
     found = settings.cache_url()

@@ -8,21 +8,33 @@ import json
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from aioinfra import JobContext, Service, cached, get_logger, setup_logging, task
+from aioinfra import (
+    CacheManager,
+    CacheOptions,
+    JobContext,
+    NearOptions,
+    Service,
+    cached,
+    get_logger,
+    setup_logging,
+    task,
+)
 from aioinfra.config import RedisUrl, Settings
 from aioinfra.errors import ConfigError, InvalidArgument, LifecycleError, NotInstalled, StoreUnavailable
 from aioinfra.jobs.arq import ArqWorker
 from aioinfra.metrics.exposition import render
-from aioinfra.service import ServiceOptions, WorkerSetup
+from aioinfra.service import CacheSetup, ServiceOptions, WorkerSetup
 from aioinfra.web import ServiceMiddleware, service_routes
 from tests.conftest import OwnServerFactory
 
@@ -191,6 +203,78 @@ def test_bad_options_are_named() -> None:
         Service.from_env(include="shop.tasks")
     with pytest.raises(InvalidArgument, match="weights"):
         Service.from_env(queues={"email": 0})
+
+
+def test_a_cache_setup_that_does_not_fit_is_named_and_shows_no_secret() -> None:
+    with pytest.raises(InvalidArgument, match="serialization"):
+        CacheSetup(serialization="yaml")  # type: ignore[arg-type]  # what a slip in the code looks like
+    with pytest.raises(InvalidArgument, match="signing_key"):
+        CacheSetup(serialization="pickle", signing_key="short")
+    with pytest.raises(InvalidArgument, match="namespace"):
+        CacheSetup(namespace="")
+    with pytest.raises(InvalidArgument, match="memory_cache_size"):
+        CacheSetup(memory_cache_size=-1)
+    with pytest.raises(InvalidArgument, match="CacheSetup"):
+        Service.from_env(cache="shop:")  # type: ignore[arg-type]  # the same
+    assert "hunter2" not in repr(ServiceOptions(cache=CacheSetup(signing_key="hunter2 hunter2 hunter2")))
+
+
+async def test_the_cache_of_a_service_is_what_its_setup_says(valkey_url: str, prefix: str) -> None:
+    """Another cache with the same arguments reads its values; L1 is off, so nothing is kept here."""
+    signing_key = "a secret of 16 bytes or more"
+    setup = CacheSetup(
+        namespace=prefix,
+        serialization="pickle",
+        signing_key=signing_key,
+        options=CacheOptions(near=NearOptions(enabled=False)),
+    )
+    service = Service(
+        ServiceOptions(
+            settings=Settings(redis_url=RedisUrl(valkey_url), cache_namespace=f"{prefix}not-this-one:"),
+            configure_logging=False,
+            cache=setup,
+        )
+    )
+    async with (
+        service,
+        CacheManager(valkey_url, serialization="pickle", signing_key=signing_key, namespace=prefix) as other,
+    ):
+        assert service.cache.namespace == prefix
+        await service.cache.set("point", 1 + 2j)
+        assert await other.get("point") == 1 + 2j
+        assert (await service.health())["cache"]["l1"] == "off"
+
+
+async def test_the_settings_choose_the_caches_namespace_and_secrets(valkey_url: str, prefix: str) -> None:
+    settings = Settings(
+        redis_url=RedisUrl(valkey_url),
+        cache_namespace=prefix,
+        cache_signing_key=SecretStr("a new secret of 16 bytes, an old secret of 16 bytes"),
+    )
+    pickled = ServiceOptions(
+        settings=settings, configure_logging=False, cache=CacheSetup(serialization="pickle")
+    )
+    old = CacheManager(
+        valkey_url, serialization="pickle", signing_key="an old secret of 16 bytes", namespace=prefix
+    )
+    async with old, Service(pickled) as service:
+        await old.set("point", 1 + 2j)
+        assert await service.cache.get("point") == 1 + 2j
+    bare = replace(pickled, settings=Settings(redis_url=RedisUrl(valkey_url)))
+    with pytest.raises(ConfigError, match="CACHE_SIGNING_KEY"):
+        await Service(bare).__aenter__()
+
+
+async def test_a_service_keeps_as_many_values_in_memory_as_its_setup_says(
+    valkey_url: str, prefix: str
+) -> None:
+    setup = CacheSetup(namespace=prefix, memory_cache_size=2)
+    settings = Settings(redis_url=RedisUrl(valkey_url))
+    async with Service(ServiceOptions(settings=settings, configure_logging=False, cache=setup)) as service:
+        await service.cache.mset({str(number): number for number in range(5)})
+        for number in range(5):
+            assert await service.cache.get(str(number)) == number
+        assert service.cache.get_stats()["l1_entries"] <= 2
 
 
 async def test_two_tasks_of_one_name_are_refused() -> None:

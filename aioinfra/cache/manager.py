@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from aioinfra.cache.atomic import Atomic, AtomicVerbs
 from aioinfra.cache.atomic_parts import AtomicSeams, make_atomic
@@ -37,6 +37,8 @@ from aioinfra.cache.observer import CacheObserver, TotalsObserver
 from aioinfra.cache.options import (
     DEFAULT_NAMESPACE,
     DEFAULT_OPTIONS,
+    MOST_ENTRIES,
+    MOST_MEMORY_TTL,
     CacheHealth,
     CacheOptions,
     Serialization,
@@ -55,8 +57,6 @@ from aioinfra.codec.layout import Stamp
 from aioinfra.codec.pickle import SigningKey
 from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import InvalidArgument, LifecycleError
-
-_MOST_ENTRIES: Final = 100_000_000
 
 Consistency = Literal["near", "strong"]
 """Whether L1 may answer a read, or the server must."""
@@ -113,8 +113,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         observer: CacheObserver | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        check_whole("memory_cache_size", memory_cache_size, 0, _MOST_ENTRIES)
-        check_number("memory_cache_ttl", memory_cache_ttl, 0.001, 86_400 * 366)
+        check_whole("memory_cache_size", memory_cache_size, 0, MOST_ENTRIES)
+        check_number("memory_cache_ttl", memory_cache_ttl, 0.001, MOST_MEMORY_TTL)
         if redis_url is not None and client is not None:
             raise InvalidArgument("client", "give either a client or a redis_url")
         if redis_url is None and client is None and signing_key is None:

@@ -17,6 +17,8 @@ from aioinfra.connection.pool import PoolFigures
 from aioinfra.errors import InvalidArgument
 
 DEFAULT_NAMESPACE: Final = "aioinfra:cache:"
+MOST_ENTRIES: Final = 100_000_000  # in memory
+MOST_MEMORY_TTL: Final = 86_400 * 366  # seconds in memory during an outage
 Serialization = Literal["json", "pickle", "msgpack"]
 
 

@@ -36,7 +36,10 @@ Url = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Namespace = Annotated[
-    str | None, typer.Option(help="What the cache's keys begin with. Default: that of CacheManager.")
+    str | None,
+    typer.Option(
+        help="What the cache's keys begin with. Default: CACHE_NAMESPACE, else that of CacheManager."
+    ),
 ]
 
 

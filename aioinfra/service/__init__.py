@@ -4,7 +4,7 @@
 `parts.py` opens what exists while it is open, and `worker.py` makes its workers.
 """
 
-from aioinfra.service.options import ServiceOptions, WorkerSetup
+from aioinfra.service.options import CacheSetup, ServiceOptions, WorkerSetup
 from aioinfra.service.service import Service
 
-__all__ = ["Service", "ServiceOptions", "WorkerSetup"]
+__all__ = ["CacheSetup", "Service", "ServiceOptions", "WorkerSetup"]

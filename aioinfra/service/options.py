@@ -6,12 +6,64 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from aioinfra.cache.keys import check_key
+from aioinfra.cache.options import DEFAULT_OPTIONS as CACHE_DEFAULTS
+from aioinfra.cache.options import (
+    MOST_ENTRIES,
+    MOST_MEMORY_TTL,
+    CacheOptions,
+    Serialization,
+    make_codec,
+)
+from aioinfra.codec.bounds import check_number, check_whole
+from aioinfra.codec.pickle import SigningKey
 from aioinfra.config import Settings
 from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.routing import Routes
 from aioinfra.jobs.supervised import Supervised
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSetup:
+    """How the cache of a service keeps values: the arguments of `CacheManager` that are not the service's own.
+
+    Attributes:
+        namespace: what its keys begin with on the server; None: CACHE_NAMESPACE, else that of `CacheManager`.
+        serialization: "json", "msgpack" or "pickle", the latter with a signing key.
+        signing_key: of pickled values, or several, newest first; None: CACHE_SIGNING_KEY.
+        memory_cache_size: most values in L1, and in memory while the server is gone; 0 keeps none.
+        memory_cache_ttl: longest life of a value in memory during an outage, seconds.
+        enable_compression: zstd for values over 1 KB, where it saves a tenth.
+        options: the rarely changed settings.
+
+    Raises:
+        InvalidArgument: naming the attribute.
+    """
+
+    namespace: str | None = None
+    serialization: Serialization = "json"
+    signing_key: SigningKey | None = field(default=None, repr=False)
+    memory_cache_size: int = 1000
+    memory_cache_ttl: float = 300.0
+    enable_compression: bool = True
+    options: CacheOptions = CACHE_DEFAULTS
+
+    def __post_init__(self) -> None:
+        if self.namespace is not None:
+            check_key(self.namespace, "namespace")
+        if (
+            self.serialization != "pickle" or self.signing_key is not None
+        ):  # else it may be in the environment
+            make_codec(self.serialization, self.signing_key)
+        check_whole("memory_cache_size", self.memory_cache_size, 0, MOST_ENTRIES)
+        check_number("memory_cache_ttl", self.memory_cache_ttl, 0.001, MOST_MEMORY_TTL)
+        if not isinstance(self.options, CacheOptions):
+            raise InvalidArgument("options", "must be CacheOptions")
+
+
+DEFAULT_CACHE_SETUP: Final = CacheSetup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +76,7 @@ class ServiceOptions:
         settings: instead of the environment.
         redis_url: the server of cache and jobs, instead of what the settings say.
         cache_redis_url, jobs_redis_url: their own servers, where they have any.
+        cache: how the cache keeps values: namespace, serialization, L1 and the like.
         configure_logging: whether opening the service sets up logging.
         cache_ttl: seconds that cached values live unless a call says otherwise.
         autodiscover: names of packages whose modules hold its tasks, imported with all their submodules when the
@@ -47,8 +100,13 @@ class ServiceOptions:
     middleware: Sequence[JobMiddleware] = ()
     cache_redis_url: str | None = field(default=None, repr=False)
     jobs_redis_url: str | None = field(default=None, repr=False)
+    cache: CacheSetup = DEFAULT_CACHE_SETUP
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cache, CacheSetup):
+            raise InvalidArgument(
+                "cache", "must be a CacheSetup; the cache itself is made when the service opens"
+            )
         for argument in ("include", "autodiscover"):
             check_modules(argument, getattr(self, argument))
         Routes(self.routes)

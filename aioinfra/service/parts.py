@@ -14,11 +14,12 @@ import msgspec
 from aioinfra.cache.decorator import default_cache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.observer import CacheObserver
+from aioinfra.cache.options import DEFAULT_NAMESPACE
 from aioinfra.config import Settings
 from aioinfra.connection.default import default_redis
 from aioinfra.connection.locate import locate_async, locate_jobs
 from aioinfra.connection.pool import PoolOptions, RedisClient
-from aioinfra.errors import StoreError
+from aioinfra.errors import ConfigError, StoreError
 from aioinfra.jobs.client import ClientOptions, JobClient, default_client
 from aioinfra.jobs.job import Progress
 from aioinfra.jobs.middleware import JobMiddleware
@@ -106,13 +107,38 @@ async def open_parts(
     show_pools(metrics, pools, stack)
     for opened in pools.values():
         await stack.enter_async_context(opened)
-    cache = CacheManager(client=cache_redis, default_ttl=options.cache_ttl, observer=observed)
+    cache = _make_cache(options, settings, cache_redis, observed)
     await stack.enter_async_context(cache)
     client = ClientOptions(routes=Routes(options.routes), middleware=middleware)
     jobs = JobClient(jobs_redis, options=client, observer=observer)
     stack.push_async_callback(jobs.aclose)
     return Parts(
         settings, jobs_url, cache, jobs, RedisJobStore(jobs_redis), cache_redis, jobs_redis, redis, middleware
+    )
+
+
+def _make_cache(
+    options: ServiceOptions, settings: Settings, client: RedisClient, observer: CacheObserver
+) -> CacheManager:
+    """What the options say; where they are silent, the settings."""
+    setup = options.cache
+    namespace = settings.cache_namespace if setup.namespace is None else setup.namespace
+    signing_key = settings.cache_signing_keys() if setup.signing_key is None else setup.signing_key
+    if setup.serialization == "pickle" and signing_key is None:
+        raise ConfigError(
+            "pickled values must be signed: set CACHE_SIGNING_KEY, or CacheSetup(signing_key=...)"
+        )
+    return CacheManager(
+        client=client,
+        default_ttl=options.cache_ttl,
+        namespace=DEFAULT_NAMESPACE if namespace is None else namespace,
+        memory_cache_size=setup.memory_cache_size,
+        memory_cache_ttl=setup.memory_cache_ttl,
+        enable_compression=setup.enable_compression,
+        serialization=setup.serialization,
+        signing_key=signing_key,
+        options=setup.options,
+        observer=observer,
     )
 
 

@@ -28,8 +28,10 @@ from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task
 from aioinfra.metrics.observers import JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service.options import (
+    DEFAULT_CACHE_SETUP,
     DEFAULT_OPTIONS,
     DEFAULT_SETUP,
+    CacheSetup,
     ServiceOptions,
     WorkerSetup,
     check_modules,
@@ -80,6 +82,7 @@ class Service:
         routes: Mapping[str, str] | None = None,
         cache_ttl: float = 300.0,
         middleware: Sequence[JobMiddleware] = (),
+        cache: CacheSetup = DEFAULT_CACHE_SETUP,
     ) -> Service:
         """A service whose settings come from the environment when it opens. No I/O now.
 
@@ -90,6 +93,7 @@ class Service:
             routes: queues of tasks that name none: ``{"shop.mail.*": "email"}``; see `ServiceOptions`.
             cache_ttl: seconds that cached values live unless a call says otherwise.
             middleware: around every enqueue and run of its tasks.
+            cache: how its cache keeps values: ``CacheSetup(namespace="shop:")``.
 
         Raises:
             InvalidArgument: names what does not fit.
@@ -102,6 +106,7 @@ class Service:
                 autodiscover=autodiscover,
                 routes=routes or {},
                 middleware=middleware,
+                cache=cache,
             )
         )
 
