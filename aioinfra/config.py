@@ -34,7 +34,8 @@ from aioinfra.errors import ConfigError
 from aioinfra.redact import MASK
 
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel", "sentinel")
-URL_SCHEMES: Final = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
+CLUSTER_SCHEMES: Final = ("redis+cluster", "rediss+cluster")
+URL_SCHEMES: Final = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 DEVELOPMENT: Final = frozenset({"development", "dev", "test"})
 LOG_LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL"})
 _QUERY: Final = re.compile("[?#]")
@@ -92,9 +93,9 @@ class Settings(BaseSettings):
     redis_password: SecretStr | None = None
     redis_max_connections: int = Field(default=50, ge=1, le=100_000)
     cache_redis_url: RedisUrl | None = None
-    jobs_redis_url: RedisUrl | None = None
     cache_namespace: str | None = Field(default=None, max_length=1024)
     cache_signing_key: SecretStr | None = None
+    jobs_redis_url: RedisUrl | None = None
     celery_broker_url: RedisUrl | None = None
     celery_result_backend: SecretStr | None = None
     log_level: str = "INFO"
@@ -172,13 +173,13 @@ class Settings(BaseSettings):
         """The URL of the cache's own Redis and its variable; None when it shares the base one."""
         return None if self.cache_redis_url is None else (self.cache_redis_url, "CACHE_REDIS_URL")
 
-    def jobs_url(self) -> tuple[RedisUrl, str] | None:
     def cache_signing_keys(self) -> tuple[str, ...] | None:
         """The secrets of CACHE_SIGNING_KEY, newest first; None when there are none."""
         if self.cache_signing_key is None:
             return None
         return tuple(key.strip() for key in self.cache_signing_key.get_secret_value().split(","))
 
+    def jobs_url(self) -> tuple[RedisUrl, str] | None:
         """The URL of the jobs' own Redis and its variable; None when they share the base one."""
         if self.jobs_redis_url is not None:
             return self.jobs_redis_url, "JOBS_REDIS_URL"
@@ -226,7 +227,7 @@ class Settings(BaseSettings):
         scheme = scheme.lower()
         try:
             if (
-                scheme in SENTINEL_SCHEMES
+                scheme in SENTINEL_SCHEMES + CLUSTER_SCHEMES
             ):  # `urlsplit` takes no list of hosts; `parse_address` reads all of it
                 named = bool(rest)
             else:
@@ -238,7 +239,7 @@ class Settings(BaseSettings):
         if not named or odd or scheme not in URL_SCHEMES:
             raise ValueError(
                 "must be redis://host:port/db, rediss://host:port/db, unix:///path?db=0 or "
-                "redis+sentinel://host:port,host:port/name/db"
+                "redis+sentinel://host:port,host:port/name/db, for a cache also redis+cluster://host:port,host:port/tag"
             )
         return RedisUrl(text)
 
@@ -268,7 +269,7 @@ class Settings(BaseSettings):
 
     @field_validator("log_dir", "logfire_token", "cache_namespace", "cache_signing_key", mode="after")
     @classmethod
-    def _check_printable(cls, value: Path | SecretStr | None) -> Path | SecretStr | None:
+    def _check_printable(cls, value: Path | SecretStr | str | None) -> Path | SecretStr | str | None:
         """A line break or a control character comes from a file that was pasted whole."""
         text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         if not text.isprintable():

@@ -7,6 +7,7 @@ former alone. Both are shared by the whole session: keys carry the test's `prefi
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import platform
 import secrets
@@ -14,12 +15,15 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from aioinfra.testing.cluster import ClusterOptions, ClusterSetup
+from aioinfra.testing.sentinel import SentinelOptions, SentinelSetup
 from aioinfra.testing.servers import RedisServer, ServerOptions
 
 
@@ -160,6 +164,42 @@ def session_redis() -> Iterator[OwnServer]:
         yield server
     finally:
         server.close()
+
+
+class Deployed(NamedTuple):
+    """Several servers that stand for one."""
+
+    url: str
+
+
+def _started(setup: ClusterSetup | SentinelSetup) -> None:
+    """In a thread of its own: the loop of the test that asks for it first is running."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, setup.start()).result()
+
+
+@pytest.fixture(scope="session")
+def session_sentinel() -> Iterator[Deployed]:
+    """The session's master with a replica, watched by a Sentinel."""
+    setup = SentinelSetup(SentinelOptions(replicas=1, sentinels=1))
+    try:
+        _started(setup)
+        hosts = ",".join([f"{host}:{port}" for host, port in setup.sentinels])
+        yield Deployed(f"redis+sentinel://{hosts}/{setup.master_name}/0")
+    finally:
+        setup.close()
+
+
+@pytest.fixture(scope="session")
+def session_cluster() -> Iterator[Deployed]:
+    """The session's cluster of three masters."""
+    setup = ClusterSetup(ClusterOptions(replicas=0))
+    try:
+        _started(setup)
+        hosts = ",".join([f"127.0.0.1:{node.port}" for node in setup.nodes])
+        yield Deployed(f"redis+cluster://{hosts}/tests")
+    finally:
+        setup.close()
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from aioinfra.cache.canonical import canonical
+from aioinfra.connection.cluster import hash_tag
 from aioinfra.errors import InvalidArgument
 
 MOST_KEY_BYTES: Final = 8192
@@ -39,6 +40,19 @@ def full_key(namespace: str, key: str) -> str:
     if type(key) is str and key.isascii() and 0 < len(key) <= MOST_KEY_BYTES:
         return namespace + key
     return namespace + check_key(key)
+
+
+def tagged(namespace: str, tag: str | None) -> str:
+    """The namespace on a server whose keys must hold a hash tag; as it is where there is none.
+
+    Raises:
+        InvalidArgument: the namespace holds another one.
+    """
+    if tag is None or hash_tag(namespace) == tag:
+        return namespace
+    if hash_tag(namespace) is not None:
+        raise InvalidArgument("namespace", f"holds another hash tag than the Cluster's URL, {{{tag}}}")
+    return f"{{{tag}}}:{namespace}"
 
 
 def full_keys(namespace: str, keys: Iterable[str]) -> dict[str, str]:

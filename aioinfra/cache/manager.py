@@ -26,7 +26,7 @@ from aioinfra.cache.explain_sources import subject_of
 from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.figures import Figures
 from aioinfra.cache.freshness import PLAIN, Freshness
-from aioinfra.cache.keys import check_key, full_key, full_keys
+from aioinfra.cache.keys import check_key, full_key, full_keys, tagged
 from aioinfra.cache.kind import NO_FAILURES, Failures, Kind
 from aioinfra.cache.latency import Latencies
 from aioinfra.cache.loading import Layers, Load
@@ -87,7 +87,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         signing_key: secret for pickled values, or several, newest first; at least 16 bytes each.
         client: a RedisClient to share instead of ``redis_url``; stays its owner's to close.
         default_ttl: seconds to live where ``ttl`` is None; `NO_EXPIRY` for good.
-        namespace: what all keys begin with on the server; not empty.
+        namespace: what all keys begin with on the server; not empty. On a Cluster the URL's hash tag goes before
+            it, unless it holds that: ``{shop}:``.
         options: the rarely changed settings.
         observer: is told of every operation.
         clock: for TTLs in memory and for measuring.
@@ -119,7 +120,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             raise InvalidArgument("client", "give either a client or a redis_url")
         if redis_url is None and client is None and signing_key is None:
             signing_key = secrets.token_bytes(32)  # in memory nobody else reads or writes
-        self._namespace = check_key(namespace, "namespace")
+        tag = client.hash_tag if client is not None else _tag_of(redis_url)
+        self._namespace = namespace = tagged(check_key(namespace, "namespace"), tag)
         self._default_ttl = default_ttl
         sealing = replace(options.envelope, compress=options.envelope.compress and enable_compression)
         codec = make_codec(serialization, signing_key)
@@ -141,8 +143,6 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             self._generation,
             self._kind.envelope.dictionaries,
         )
-        if redis_url is not None:
-            _check_url(redis_url)
         self._backend: Backend | None = None
         self._verbs: Atomic | None = None
         self._turn = asyncio.Lock()  # of opening and closing
@@ -481,12 +481,10 @@ def _is_strong(consistency: object) -> bool:
     return True
 
 
-def _check_url(redis_url: str) -> None:
-    """Refuse a malformed URL where it is given, not at the first call. No I/O."""
+def _tag_of(redis_url: str | None) -> str | None:
+    """The hash tag of a Cluster's URL. A malformed URL is refused here, not at the first call. No I/O."""
     try:
-        RedisClient(redis_url)
+        return None if redis_url is None else RedisClient(redis_url).hash_tag
     except InvalidArgument as error:
         reason = error.reason
-    else:
-        return
     raise InvalidArgument("redis_url", reason)  # out here: the other error names an argument that nobody gave

@@ -197,22 +197,23 @@ def _ask(url: str | None, namespace: str | None, verb: Verb[T]) -> T:
 
 
 async def _connected(url: str | None, namespace: str | None, verb: Verb[T]) -> T:
-    from aioinfra.cache.keys import check_key
+    from aioinfra.cache.keys import check_key, tagged
     from aioinfra.cache.names import Names
     from aioinfra.cache.options import DEFAULT_NAMESPACE
     from aioinfra.config import Settings
     from aioinfra.connection.locate import locate_async
     from aioinfra.connection.pool import PoolOptions, RedisClient
 
-    names = Names(check_key(DEFAULT_NAMESPACE if namespace is None else namespace, "namespace"))
+    settings = Settings.from_env()
+    chosen = settings.cache_namespace if namespace is None else namespace
+    chosen = check_key(DEFAULT_NAMESPACE if chosen is None else chosen, "namespace")
     async with AsyncExitStack() as stack:
-        settings = Settings.from_env()
         own = settings.own_cache_url() if url is None else None
         located = await locate_async(settings, url=url if own is None else own[0].get_secret_value())
         if located.embedded is not None:
             stack.push_async_callback(located.embedded.aclose)
         client = await stack.enter_async_context(RedisClient(located.url, PoolOptions(max_connections=2)))
-        return await verb(client, names)
+        return await verb(client, Names(tagged(chosen, client.hash_tag)))
 
 
 def _fail(text: str, status: int = 1) -> NoReturn:

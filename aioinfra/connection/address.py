@@ -7,6 +7,10 @@ A Sentinel URL names the Sentinels, the master and its database, as prefect, doc
 The login is the master's; ``sentinel_username`` and ``sentinel_password`` are the Sentinels'. ``rediss+sentinel``
 is TLS to both. Also understood: ``sentinel://``, ``?master_name=`` or ``?service_name=`` with the database as the
 path, and Celery's list of URLs with ``;`` between them.
+
+A Cluster URL names some of its nodes and a hash tag, which the client's keys hold; see `connection.cluster`::
+
+    redis+cluster://[user:password@]host1[:6379],host2,.../<hash tag>
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import redis
 from redis.asyncio import connection as redis_connection
 
 from aioinfra.connection import master_connection
+from aioinfra.connection.cluster import SlotMaster
 from aioinfra.connection.master import Master, Place
 from aioinfra.errors import InvalidArgument
 
@@ -40,6 +45,7 @@ _SENTINEL_SCHEMES: Final = {
 _SENTINEL_ARGUMENTS: Final = frozenset(
     {"sentinel_username", "sentinel_password", "master_name", "service_name"}
 )
+_CLUSTER_SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _SENTINEL_PORT: Final = 26379
 _MASTER_NAME: Final = re.compile(r"[\w.-]+", re.ASCII)
 _CERT_REQS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -57,11 +63,19 @@ class Sentinels:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Some of its nodes, and the hash tag whose slot is meant."""
+
+    tag: str
+    members: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """One server: where it listens, how to authenticate, which database.
 
     ``path`` is set for a unix socket, ``tls`` for rediss: the ``ssl_*`` arguments under redis-py's names. With
-    ``sentinels`` it is whichever server they name, and ``host`` and ``port`` mean nothing: see `at`.
+    ``sentinels`` or a ``cluster`` it is whichever server they name; ``host`` and ``port`` mean nothing: see `at`.
     """
 
     host: str = "localhost"
@@ -73,6 +87,13 @@ class Address:
     client_name: str | None = None
     tls: Mapping[str, Any] | None = field(default=None, repr=False)
     sentinels: Sentinels | None = None
+    cluster: Cluster | None = None
+
+    @property
+    def members(self) -> tuple[Address, ...]:
+        """Whom to ask for the server; empty where it is given."""
+        group = self.sentinels or self.cluster
+        return group.members if group is not None else ()
 
     @property
     def location(self) -> str:
@@ -80,9 +101,11 @@ class Address:
         if self.path is not None:
             return f"unix://{self.path}?db={self.db}"
         scheme = "redis" if self.tls is None else "rediss"
+        hosts = ",".join([member.host_and_port() for member in self.members])
+        if self.cluster is not None:
+            return f"{scheme}+cluster://{hosts}/{self.cluster.tag}"
         if self.sentinels is None:
             return f"{scheme}://{self.host_and_port()}/{self.db}"
-        hosts = ",".join([member.host_and_port() for member in self.sentinels.members])
         return f"{scheme}+sentinel://{hosts}/{self.sentinels.master_name}/{self.db}"
 
     def host_and_port(self) -> str:
@@ -90,12 +113,14 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def at(self, place: Place) -> Address:
-        """The server at a place that the Sentinels named, greeted as this one."""
+        """The server at a place that was named, greeted as this one."""
         host, port = place
-        return replace(self, host=host, port=port, sentinels=None)
+        return replace(self, host=host, port=port, sentinels=None, cluster=None)
 
     def new_master(self) -> Master | None:
-        """What there is to know of the master, for the connections of one client; None without Sentinels."""
+        """What there is to know of the master, for the connections of one client; None where it is given."""
+        if self.cluster is not None:
+            return SlotMaster(self.cluster.tag, len(self.cluster.members))
         return Master(self.sentinels.master_name, len(self.sentinels.members)) if self.sentinels else None
 
     def greeting(self) -> list[tuple[str | int, ...]]:
@@ -144,7 +169,7 @@ class Address:
             return redis_connection.UnixDomainSocketConnection, self.arguments()
         plain: type[redis_connection.AbstractConnection] = redis_connection.Connection
         tls: type[redis_connection.AbstractConnection] = redis_connection.SSLConnection
-        if self.sentinels is not None:
+        if self.members:
             plain, tls = master_connection.MasterConnection, master_connection.TlsMasterConnection
         return (plain if self.tls is None else tls), self.arguments() | self._followed(master)
 
@@ -156,15 +181,15 @@ class Address:
             return redis.UnixDomainSocketConnection, self.arguments()
         plain: type[redis.connection.AbstractConnection] = redis.Connection
         tls: type[redis.connection.AbstractConnection] = redis.SSLConnection
-        if self.sentinels is not None:
+        if self.members:
             plain = master_connection.BlockingMasterConnection
             tls = master_connection.BlockingTlsMasterConnection
         return (plain if self.tls is None else tls), self.arguments() | self._followed(master)
 
     def _followed(self, master: Master | None) -> dict[str, Any]:
-        if self.sentinels is None:
+        if not self.members:
             return {}
-        members = [member.arguments() for member in self.sentinels.members]
+        members = [member.arguments() for member in self.members]
         return {"master": master or self.new_master(), "members": members}
 
     def arguments(self) -> dict[str, Any]:
@@ -192,6 +217,8 @@ def parse_address(url: str) -> Address:
     """
     if isinstance(url, str) and url.partition("://")[0].lower() in _SENTINEL_SCHEMES:
         return _sentinel_address(url)
+    if isinstance(url, str) and url.partition("://")[0].lower() in _CLUSTER_SCHEMES:
+        return _cluster_address(url)
     parts, port = _split(url)
     query = _query(parts.query, _ARGUMENTS | _TLS_ARGUMENTS if parts.scheme == "rediss" else _ARGUMENTS)
     username = unquote(parts.username) if parts.username else query.get("username")
@@ -230,7 +257,9 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
             "is not a URL with a port from 0 to 65535; in a password '/', '?', '@' are written %2F, %3F, %40",
         )
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise InvalidArgument("url", "must start with redis://, rediss://, unix:// or redis+sentinel://")
+        raise InvalidArgument(
+            "url", "must start with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+        )
     return parts, port
 
 
@@ -266,6 +295,32 @@ def _sentinel_address(url: str) -> Address:
     )
 
 
+def _cluster_address(url: str) -> Address:
+    _check_characters(url)
+    scheme, _, rest = url.partition("://")
+    tls = _CLUSTER_SCHEMES[scheme.lower()] == "rediss"
+    place, _, text = rest.partition("?")
+    login_and_hosts, _, path = place.partition("/")
+    login, _, hosts = login_and_hosts.rpartition("@")
+    known = _ARGUMENTS - {"db"}
+    query = _query(text, known | _TLS_ARGUMENTS if tls else known)
+    tag = unquote(path)
+    if not _MASTER_NAME.fullmatch(tag):
+        raise InvalidArgument(
+            "url",
+            "of a Cluster needs the hash tag of its keys: redis+cluster://host:6379,host:6379/<hash tag>",
+        )
+    user, _, secret = login.partition(":")
+    shared: dict[str, Any] = {
+        "username": unquote(user) or query.get("username"),
+        "password": unquote(secret) or query.get("password"),
+        "client_name": query.get("client_name"),
+        "tls": _tls(query) if tls else None,
+    }
+    members = tuple(_member(host, shared, 6379) for host in hosts.split(","))
+    return Address(cluster=Cluster(tag, members), **shared)
+
+
 def _joined(rest: str) -> str:
     """Celery's ``host1;sentinel://host2;sentinel://host3/0`` with its hosts in one list; others as they are."""
     first, *others = re.split(r";(?:rediss?\+)?sentinel://", rest)
@@ -278,11 +333,11 @@ def _joined(rest: str) -> str:
     return ",".join([own, *hosts]) + (last.group() if last else "")
 
 
-def _member(text: str, shared: dict[str, Any]) -> Address:
+def _member(text: str, shared: dict[str, Any], default_port: int = _SENTINEL_PORT) -> Address:
     parts, port = _split(f"redis://{text}")
     if not parts.hostname or port == 0:
-        raise InvalidArgument("url", "names a Sentinel without a host or with port 0")
-    return Address(host=_host(parts), port=_SENTINEL_PORT if port is None else port, **shared)
+        raise InvalidArgument("url", "names a Sentinel or node without a host or with port 0")
+    return Address(host=_host(parts), port=default_port if port is None else port, **shared)
 
 
 def _name_and_database(path: str, query: dict[str, str]) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""What is known of a master that Sentinels watch: where it is, since which failover, and when that was last true.
+"""What is known of a master that Sentinels watch, or a Cluster's nodes: where it is, since which failover, and when
+that was last true.
 
 A Sentinel may be behind the others: it missed a failover and still names the old master, who may be back and
 take itself for one. Every failover has a higher epoch, so an answer of a lower one than is known is refused.
@@ -63,6 +64,9 @@ class Master:
         seek: asks for that now; None while no Sentinel announces.
     """
 
+    source = "the Sentinels"
+    """Who is asked, for messages."""
+
     def __init__(self, name: str, members: int) -> None:
         self.name = name
         self.place: Place | None = None
@@ -93,7 +97,7 @@ class Master:
         """
         with self._lock:
             if found.epoch < self._epoch and asked_at - self.vouched_at < _FORGET:
-                raise StoreUnavailable("a Sentinel is behind the others", sent=False)
+                raise StoreUnavailable(f"one of {self.source} is behind the others", sent=False)
             if found.place != self.place:
                 self.switches += self.place is not None
                 self.place = found.place
@@ -110,8 +114,16 @@ class Master:
             told()
 
     def question(self) -> list[tuple[str, ...]]:
-        """What to ask a Sentinel; its answers are for `read_sighting`."""
+        """What to ask a Sentinel; its answers are for `read`."""
         return [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name), ("SENTINEL", "MASTER", self.name)]
+
+    def read(self, replies: Sequence[Any]) -> Sighting:
+        """The answers to `question`. Without the right to ask for the epoch, all are of one.
+
+        Raises:
+            StoreError: who was asked refuses, or knows no such master.
+        """
+        return read_sighting(replies)
 
 
 def read_sighting(replies: Sequence[Any]) -> Sighting:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from aioinfra.clock import SYSTEM_CLOCK
-from aioinfra.connection.master import ROLE_COMMAND, TRUST, Master, Place, leads, read_sighting
+from aioinfra.connection.master import ROLE_COMMAND, TRUST, Master, Place, leads
 from aioinfra.errors import StoreError
 
 _NO_TIMEOUT = 2.0  # seconds for all Sentinels together, where redis-py has no bound
@@ -56,7 +56,7 @@ class Following:
         return {**self._members[index], **bounds, "lib_name": None, "lib_version": None}
 
     def _accept(self, index: int, replies: list[Any], asked_at: float) -> Place:
-        found = read_sighting(replies)
+        found = self._master.read(replies)
         self._master.accept(index, found, asked_at)
         return found.place
 
@@ -100,7 +100,7 @@ class MasterConnection(Following, redis_asyncio.Connection):
                 return self._accept(index, await self._ask(index), asked_at)
             except (RedisError, OSError, StoreError):
                 continue
-        raise RedisConnectionError("no Sentinel names a master")
+        raise RedisConnectionError(f"{self._master.source} name no master")
 
     async def _ask(self, index: int) -> list[Any]:
         kind = (
@@ -154,7 +154,7 @@ class BlockingMasterConnection(Following, redis.Connection):
                 return self._accept(index, self._ask(index), asked_at)
             except (RedisError, OSError, StoreError):
                 continue
-        raise RedisConnectionError("no Sentinel names a master")
+        raise RedisConnectionError(f"{self._master.source} name no master")
 
     def _ask(self, index: int) -> list[Any]:
         kind = redis.SSLConnection if isinstance(self, BlockingTlsMasterConnection) else redis.Connection

@@ -1,5 +1,5 @@
-"""The client of one Redis or Valkey server, or of the master that Sentinels name: a bounded pool of connections
-for one event loop.
+"""The client of one Redis or Valkey server, or of the master that Sentinels or a Cluster's nodes name: a bounded
+pool of connections for one event loop.
 
 Every call is detached from its caller: a cancelled caller, or one whose deadline has passed, leaves a sent
 command to end by itself, bounded by ``socket_timeout``, and its connection in step. A command that still
@@ -42,7 +42,8 @@ class RedisClient:
 
     Args:
         url: ``redis://``, ``rediss://`` (host names are verified) or ``unix:///path?db=0``; with Sentinels
-            ``redis+sentinel://host1:26379,host2:26379/<master name>/<db>``, see `aioinfra.connection.address`.
+            ``redis+sentinel://host1:26379,host2:26379/<master name>/<db>``, on a Cluster
+            ``redis+cluster://host1:6379,host2:6379/<hash tag>``; see `aioinfra.connection.address`.
         options: bounds of the pool.
 
     Raises:
@@ -67,8 +68,14 @@ class RedisClient:
         return self._address.location
 
     @property
+    def hash_tag(self) -> str | None:
+        """What all keys must hold in braces; None where they need not: the server is no Cluster's."""
+        cluster = self._address.cluster
+        return None if cluster is None else cluster.tag
+
+    @property
     def follows_master(self) -> bool:
-        """Whether Sentinels name the server, which may then be another one tomorrow."""
+        """Whether Sentinels or a Cluster's nodes name the server, which may then be another one tomorrow."""
         return self._master is not None
 
     @property

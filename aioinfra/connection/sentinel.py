@@ -1,4 +1,4 @@
-"""Connections to whichever server the Sentinels call the master.
+"""Connections to whichever server the Sentinels, or a Cluster's nodes (`cluster`), call the master.
 
 Every new connection asks them, and counts only when the server says of itself that it is a master. When a later
 failover is heard of, from a Sentinel asked or from the announcement that `MasterWatch` waits for, the connections
@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from aioinfra.clock import SYSTEM_CLOCK
 from aioinfra.connection.address import Address
+from aioinfra.connection.cluster import SlotMaster, SlotWatch
 from aioinfra.connection.dispatch import Dispatcher, PoolFigures, PoolOptions
-from aioinfra.connection.master import ROLE_COMMAND, TRUST, Master, Place, leads, read_sighting
+from aioinfra.connection.master import ROLE_COMMAND, TRUST, Master, Place, leads
 from aioinfra.connection.opener import Opener, WireT
 from aioinfra.connection.sentinel_watch import MasterWatch
 from aioinfra.connection.translate import open_error
@@ -43,9 +44,9 @@ class MasterOpener(Opener):
 
     def __init__(self, address: Address, master: Master, timeout: float) -> None:
         super().__init__(address)
-        if address.sentinels is None:
-            raise InvalidArgument("address", "has no Sentinels")
-        self._members = address.sentinels.members
+        if not address.members:
+            raise InvalidArgument("address", "has nobody to ask for a master")
+        self._members = address.members
         self._timeout = timeout
         self.master = master
         self._wires: dict[Wire, Place] = {}
@@ -53,7 +54,8 @@ class MasterOpener(Opener):
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        watch = MasterWatch(self, self.master, self._timeout)
+        following = isinstance(self.master, SlotMaster)
+        watch = SlotWatch(self, self.master) if following else MasterWatch(self, self.master, self._timeout)
         self._watch = asyncio.get_running_loop().create_task(watch.run())
 
     async def aclose(self) -> None:
@@ -128,7 +130,7 @@ class MasterOpener(Opener):
 
     async def _look_up(self) -> Place:
         """Ask one Sentinel after the other, without waiting for long; the first good answer counts."""
-        error: StoreError = StoreUnavailable("no Sentinel was asked")
+        error: StoreError = StoreUnavailable("none was asked")
         waiting: set[asyncio.Task[Place]] = set()
         left = self.master.order()
         try:
@@ -152,7 +154,7 @@ class MasterOpener(Opener):
                 task.cancel()
             if waiting:
                 await asyncio.wait(waiting)
-        raise StoreUnavailable(f"the Sentinels name no master ({error})", sent=False)
+        raise StoreUnavailable(f"{self.master.source} name no master ({error})", sent=False)
 
     async def ask(self, member: int) -> Place:
         """What one Sentinel says; connections to elsewhere are dropped.
@@ -163,7 +165,7 @@ class MasterOpener(Opener):
         asked_at = SYSTEM_CLOCK.monotonic()
         wire, replies = await self.sentinel(member, Wire, self.master.question())
         wire.abort()
-        found = read_sighting(replies)
+        found = self.master.read(replies)
         self.master.accept(member, found, asked_at)
         self.drop_moved()
         return found.place

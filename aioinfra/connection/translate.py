@@ -5,6 +5,7 @@ repeat the command's arguments. Five texts of the general code ERR are constants
 
     code                                        becomes           reached the data (``sent``)
     LOADING MASTERDOWN CLUSTERDOWN TRYAGAIN     StoreUnavailable  no: refused before it ran
+    MOVED ASK                                   StoreUnavailable  no: another node of the Cluster has the key
     READONLY NOREPLICAS MISCONF BUSY            StoreUnavailable  no: writes are refused whole, a script at
                                                                   its first write
     ERR max number of clients reached           StoreUnavailable  no
@@ -45,6 +46,8 @@ _UNAVAILABLE: Final = {
     "MASTERDOWN": "the replica has lost its primary",
     "CLUSTERDOWN": "the cluster does not serve this slot",
     "TRYAGAIN": "the slot is being moved",
+    "MOVED": "another node of the cluster serves this slot; follow it with redis+cluster://host,host/<hash tag>",
+    "ASK": "the slot is being moved",
     "READONLY": "the server is a read-only replica",
     "NOREPLICAS": "the primary has too few replicas to accept writes",
     "MISCONF": "the server cannot persist and refuses writes",

@@ -16,7 +16,7 @@ import redis as blocking_redis
 
 from aioinfra.clock import Clock, ServerClock
 from aioinfra.connection.pool import RedisClient, Script, translate
-from aioinfra.errors import StoreError
+from aioinfra.errors import InvalidArgument, StoreError
 from aioinfra.jobs.job import Claim, ClaimReply, Finish, JobStatus, QueueDepth, StoredRequest
 from aioinfra.jobs.store import AbortAnswer, Added, ClaimRequest, FinishStatus
 
@@ -69,9 +69,14 @@ class RedisJobStore:
     Args:
         client: the pool to use; owned by the caller.
         now_ms: tells the scripts the time, unix milliseconds; the server's own clock unless a virtual one rules.
+
+    Raises:
+        InvalidArgument: the client is of a Cluster.
     """
 
     def __init__(self, client: RedisClient, *, now_ms: Callable[[], int] = server_clock) -> None:
+        if client.hash_tag is not None:
+            raise InvalidArgument("client", "jobs do not run on a Cluster: their keys lie in many slots")
         self._client = client
         self._now = now_ms
 

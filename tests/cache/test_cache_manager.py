@@ -27,13 +27,14 @@ from aioinfra.errors import AioinfraError, EncodeError, InvalidArgument, Lifecyc
 SECRET = "a signing key of the tests"
 NOWHERE = "unix:///nowhere/at/all?db=0"
 
-MODES = ("memory", "redis", "valkey", "outage")
+SERVERS = ("redis", "valkey", "sentinel", "cluster")
+MODES = ("memory", *SERVERS, "outage")
 
 
 @pytest.fixture(params=MODES)
 async def cache(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[CacheManager]:
     url = NOWHERE if request.param == "outage" else None
-    if request.param in ("redis", "valkey"):
+    if request.param in SERVERS:
         url = request.getfixturevalue(f"session_{request.param}").url
     async with CacheManager(url, namespace=prefix) as made:
         yield made

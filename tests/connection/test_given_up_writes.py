@@ -28,7 +28,7 @@ async def read_to_the_end(connection: socket.socket) -> tuple[int, bool]:
 
 @pytest.mark.parametrize("how", ["time-out", "closing"])
 async def test_the_kernel_sends_no_rest_of_a_write_that_was_given_up(how: str) -> None:
-    """The server reads nothing for as long as the client waits, as behind a partition; then it reads all there is."""
+    """The server reads nothing while the client waits, as behind a partition; then it reads all there is."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
