@@ -1,4 +1,4 @@
-"""The name by which other processes know a function: for tasks and cache keys."""
+"""The name by which other processes know a function or a class: for tasks and cache keys."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 
-def qualified_name(function: Callable[..., Any]) -> str:
-    """Module and qualified name, ``shop.mail.send``.
+def qualified_name(named: Callable[..., Any]) -> str:
+    """Module and qualified name of a function or class, ``shop.mail.send``.
 
     A script knows itself as ``__main__``; here it has the name under which others import it, so that
     ``python shop.py`` and a worker of ``shop`` mean the same function.
     """
-    return f"{_module_name(function)}.{function.__qualname__}"
+    return f"{module_name(named.__module__)}.{named.__qualname__}"
 
 
-def _module_name(function: Callable[..., Any]) -> str:
-    if function.__module__ != "__main__":
-        return function.__module__
+def module_name(module: str) -> str:
+    """The name under which others import a module that may be ``__main__`` here."""
+    if module != "__main__":
+        return module
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m package.module

@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from aioinfra.errors import InvalidArgument
+from aioinfra.qualified_name import qualified_name
 
 _BY_REPR: Final = frozenset({type(None), bool, int, float, complex, str, bytes, UUID, Decimal, timedelta})
 _MOST_DECIMAL_BITS: Final = 2048  # of an int that is written in decimal
@@ -54,7 +55,7 @@ def _text(value: Any) -> str:
     if kind in _BY_REPR:
         return _number(value) if kind is int else repr(value)
     if callable(getattr(kind, "cache_key", None)):
-        return f"{_name(kind)}({_text(value.cache_key())})"
+        return f"{qualified_name(kind)}({_text(value.cache_key())})"
     for known, write in _WRITERS:
         if isinstance(value, known):
             # A dataclass may derive from a list or a text, and is then both.
@@ -71,7 +72,11 @@ def _fields(value: Any) -> str:
     extra = getattr(value, "model_extra", None) if hasattr(kind, "model_fields") else None
     if getattr(kind, "__pydantic_config__", None):  # a pydantic dataclass keeps extra ones beside the others
         extra = {name: item for name, item in vars(value).items() if name not in names}
-    return f"{_name(kind)}({fields};{_mapping(extra)})" if extra else f"{_name(kind)}({fields})"
+    return (
+        f"{qualified_name(kind)}({fields};{_mapping(extra)})"
+        if extra
+        else f"{qualified_name(kind)}({fields})"
+    )
 
 
 def _number(value: int) -> str:
@@ -85,7 +90,7 @@ def _field_names(kind: type) -> list[str]:
     for attribute in ("__struct_fields__", "model_fields"):
         if hasattr(kind, attribute):
             return list(getattr(kind, attribute))
-    raise _NoFormError(_name(kind))
+    raise _NoFormError(qualified_name(kind))
 
 
 def _mapping(value: Mapping[Any, Any]) -> str:
@@ -97,23 +102,19 @@ def _set(value: Any) -> str:
 
 
 def _tuple(value: tuple[Any, ...]) -> str:
-    name = _name(type(value)) if type(value) is not tuple else ""
+    name = qualified_name(type(value)) if type(value) is not tuple else ""
     return f"{name}({','.join(map(_text, value))})"
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _base(base: Any) -> Callable[[Any], str]:
     """For a subclass of a plain type: its class, and the value as the plain type writes it."""
-    return lambda value: f"{_name(type(value))}({base.__repr__(value)})"
+    return lambda value: f"{qualified_name(type(value))}({base.__repr__(value)})"
 
 
 _WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     # Before Enum: members of a flag that have no name of their own would all be called None.
-    (enum.Flag, lambda value: f"{_name(type(value))}({value.value})"),
-    (enum.Enum, lambda value: f"{_name(type(value))}.{value.name}"),
+    (enum.Flag, lambda value: f"{qualified_name(type(value))}({value.value})"),
+    (enum.Enum, lambda value: f"{qualified_name(type(value))}.{value.name}"),
     (range, lambda value: f"range({','.join(map(_number, (value.start, value.stop, value.step)))})"),
     (list, lambda value: f"[{','.join(map(_text, value))}]"),
     (tuple, _tuple),
@@ -124,8 +125,8 @@ _WRITERS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (date, lambda value: f"date({value.isoformat()})"),
     (time, lambda value: f"time({value.isoformat()},{value.fold})"),
     (PurePath, lambda value: f"path({str(value)!r})"),
-    (type, lambda value: f"<{_name(value)}>"),
-    (int, lambda value: f"{_name(type(value))}({_number(int(value))})"),
+    (type, lambda value: f"<{qualified_name(value)}>"),
+    (int, lambda value: f"{qualified_name(type(value))}({_number(int(value))})"),
     (float, _base(float)),
     (str, _base(str)),
     (bytes, _base(bytes)),

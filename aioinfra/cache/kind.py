@@ -13,6 +13,7 @@ from aioinfra.cache.ttl import check_ttl
 from aioinfra.codec.envelope import Envelope, StoredFailureError
 from aioinfra.codec.layout import Stamp, Tags
 from aioinfra.errors import InvalidArgument
+from aioinfra.qualified_name import qualified_name
 
 
 def _is_exception(kind: object) -> bool:
@@ -116,4 +117,4 @@ class Kind:
 
 def class_name(kind: type) -> str:
     """What a stored failure calls its class."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return qualified_name(kind)

@@ -12,6 +12,8 @@ import enum
 import hashlib
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from aioinfra.qualified_name import module_name
+
 
 def fingerprint(annotation: Any) -> str:
     """Eight hex digits that change when the shape of the annotation does. O(fields), at any depth."""
@@ -69,4 +71,5 @@ def _name(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
     name = getattr(annotation, "__qualname__", None) or getattr(annotation, "__name__", None)
-    return f"{getattr(annotation, '__module__', '')}.{name}" if name else type(annotation).__qualname__
+    module = module_name(getattr(annotation, "__module__", ""))
+    return f"{module}.{name}" if name else type(annotation).__qualname__

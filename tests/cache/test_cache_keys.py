@@ -257,3 +257,56 @@ def test_what_is_no_key_is_refused(bad: Any) -> None:
 @pytest.mark.parametrize("good", ["a", " ", "\n", "\0", "*", "é" * (MOST_KEY_BYTES // 2), Colour.RED])
 def test_every_other_text_is_a_key(good: str) -> None:
     assert full_key("n:", good) == "n:" + str(good)
+
+
+SCRIPT = """
+import enum, sys
+from dataclasses import dataclass
+
+from aioinfra import cached
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Gone(Exception):
+    pass
+
+
+@cached(errors=(Gone,))
+async def find(colour: Colour, point: Point, kind: type) -> list[Point]:
+    return [point]
+
+
+def main():
+    from aioinfra.codec.schema import describe
+    from aioinfra.cache.kind import class_name
+    print(find.key_for(Colour.RED, Point(1), Point), describe(dict[str, Point]), class_name(Gone))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_script_and_who_imports_it_mean_the_same_classes(tmp_path: Path) -> None:
+    (tmp_path / "shop_script.py").write_text(SCRIPT)
+    programs = (
+        ["shop_script.py"],
+        ["-m", "shop_script"],
+        ["-c", "import shop_script; shop_script.main()"],
+    )
+    seen = [
+        subprocess.run(
+            [sys.executable, *program], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+        for program in programs
+    ]
+    assert "shop_script.Point(x=1)" in seen[0]
+    assert seen == [seen[0]] * 3
