@@ -2,11 +2,15 @@
 
 Where the annotation itself names models (``User``, ``list[User] | None``), pydantic's own TypeAdapter reads
 and writes the whole. Models further inside (a field of a dataclass) pass through msgspec's hooks.
+
+Pydantic's warnings about values that are not of the type are off: they show the value, and what is written is read
+back and compared in any case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import msgspec
@@ -35,7 +39,7 @@ def to_json(value: Any) -> msgspec.Raw:
     kind = type(_require_model(value))
     # By name unless the model insists on its aliases. A default would hide that it does: hence the comparison.
     for by_alias in (False, True):
-        text = value.model_dump_json(by_alias=by_alias)
+        text = value.model_dump_json(by_alias=by_alias, warnings=False)
         try:
             if kind.model_validate_json(text) == value:
                 return msgspec.Raw(text.encode())
@@ -46,7 +50,7 @@ def to_json(value: Any) -> msgspec.Raw:
 
 def to_plain(value: Any) -> Any:
     """msgspec's ``enc_hook`` for msgpack: a model as plain values."""
-    return _require_model(value).model_dump(mode="json")
+    return _require_model(value).model_dump(mode="json", warnings=False)
 
 
 def restore(kind: Any, plain: Any) -> Any:
@@ -61,7 +65,7 @@ def json_adapter(annotation: Any) -> tuple[Dump, Load]:
     from pydantic import TypeAdapter
 
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    return adapter.dump_json, adapter.validate_json
+    return partial(adapter.dump_json, warnings=False), adapter.validate_json
 
 
 def msgpack_adapter(annotation: Any) -> tuple[Dump, Load]:
@@ -71,7 +75,7 @@ def msgpack_adapter(annotation: Any) -> tuple[Dump, Load]:
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
 
     def dump(value: Any) -> bytes:
-        return msgspec.msgpack.encode(adapter.dump_python(value, mode="json"))
+        return msgspec.msgpack.encode(adapter.dump_python(value, mode="json", warnings=False))
 
     def load(payload: bytes) -> Any:
         return adapter.validate_json(msgspec.json.encode(msgspec.msgpack.decode(payload)))

@@ -7,6 +7,7 @@ import enum
 import math
 import struct
 import tracemalloc
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -221,6 +222,33 @@ def test_a_value_that_does_not_match_its_annotation_is_refused() -> None:
         JsonCodec(list[int]).encode((1, 2))
     with pytest.raises(EncodeError):
         JsonCodec(User).encode({"id": 1, "address": {"street": "x"}})
+
+
+@pytest.mark.parametrize("codec", [JsonCodec, MsgpackCodec])
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Account, {"id": 7, "opened": "correct-horse"}),
+        (list[Account], [{"id": 7, "opened": datetime(2024, 1, 1, tzinfo=UTC)}]),
+        (Account | None, {"id": 7, "opened": datetime(2024, 1, 1, tzinfo=UTC)}),
+        (Account, Account.model_construct(id="correct-horse", opened=datetime(2024, 1, 1, tzinfo=UTC))),
+        (
+            Holder,
+            Holder(Account.model_construct(id="correct-horse", opened=datetime(2024, 1, 1, tzinfo=UTC))),
+        ),
+    ],
+    ids=["dict", "dicts", "optional", "unvalidated", "inside"],
+)
+def test_what_is_no_model_of_the_annotation_is_refused_and_nothing_shows_it(
+    codec: type[JsonCodec | MsgpackCodec], annotation: Any, value: Any
+) -> None:
+    """A warning would be on stderr, with the value in it."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with pytest.raises(EncodeError) as caught:
+            codec(annotation).encode(value)
+    assert not shown
+    assert "correct-horse" not in str(caught.value)
 
 
 def test_big_integers() -> None:
