@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aioinfra.errors import InvalidArgument
 from aioinfra.jobs.supervisor import Supervisor, SupervisorOptions
 from aioinfra.logs.setup import current_logging, setup_logging
 
@@ -20,12 +19,7 @@ def supervise(options: Mapping[str, Any]) -> int:
 
     SIGTERM and SIGINT stop, SIGHUP replaces the workers one after the other. The application is not imported
     here: a restart finds its newest code.
-
-    Raises:
-        InvalidArgument: an option that several workers cannot share.
     """
-    if options["metrics_port"] is not None:
-        raise InvalidArgument("--metrics-port", "cannot be shared by the workers of a supervisor")
     if current_logging() is None:
         setup_logging()
     rss = options["max_rss"]

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -41,7 +42,19 @@ def worker(
     grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs get on SIGTERM.")] = 15.0,
     burst: Annotated[bool, typer.Option(help="Stop when the queues are empty.")] = False,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port of the loopback.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve /metrics on this port, or the next free one; by default on PROMETHEUS_PORT if that is set.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address that /metrics is served on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    metrics_targets: Annotated[
+        Path | None,
+        typer.Option(help="The list of all processes' pages, for Prometheus' file_sd_configs."),
     ] = None,
     process_slots: Annotated[
         int | None,
@@ -83,7 +96,7 @@ def worker(
                 limits=_numbers("--limits", limits) or {},
                 strict=strict,
             )
-            asyncio.run(_run_service(found, setup, metrics_port))
+            asyncio.run(_run_service(found, setup, _Pages(metrics_port, metrics_host, metrics_targets)))
         else:
             if queues is not None or limits is not None or strict or metrics_port is not None:
                 raise InvalidArgument(
@@ -96,16 +109,39 @@ def worker(
         raise typer.Exit(2) from None
 
 
-async def _run_service(service: Service, setup: WorkerSetup, metrics_port: int | None) -> None:
+class _Pages(NamedTuple):
+    """Where the worker's operations pages are."""
+
+    port: int | None
+    host: str
+    targets: Path | None
+
+
+async def _run_service(service: Service, setup: WorkerSetup, pages: _Pages) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(service)
-        if metrics_port is not None:
-            from aioinfra.web.operations_server import operations_server
-
-            await stack.enter_async_context(operations_server(service, metrics_port))
+        await _serve(pages, service, setup, stack)
         abandoned = await service.run_worker(setup)
     if abandoned:
         _leave()
+
+
+async def _serve(pages: _Pages, service: Service, setup: WorkerSetup, stack: AsyncExitStack) -> None:
+    """Serve the operations pages, if the command or the environment names their port."""
+    settings = service.settings
+    told = settings.prometheus_enabled and "prometheus_port" in settings.model_fields_set
+    if pages.port is None and not told:
+        return
+    try:
+        from aioinfra.web.operations_server import OperationsOptions, operations_server
+    except ModuleNotFoundError as error:
+        if pages.port is not None:
+            raise
+        logging.getLogger("aioinfra.cli").warning("no /metrics on PROMETHEUS_PORT: %s", error)
+        return
+    index = 0 if setup.supervised is None else setup.supervised.index
+    options = OperationsOptions(pages.port, index, pages.host, pages.targets)
+    await stack.enter_async_context(operations_server(service, options))
 
 
 def _leave() -> None:

@@ -38,12 +38,14 @@ class Orders(NamedTuple):
         max_jobs: jobs after which the worker should be replaced, or None.
         max_rss: bytes of resident memory above which it should be, or None.
         grace: seconds from SIGTERM to SIGKILL when the supervisor is gone.
+        index: of the worker's place, from 0; whoever replaces it has it again.
     """
 
     fd: int
     max_jobs: int | None
     max_rss: int | None
     grace: float
+    index: int = 0
 
     def encoded(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -64,6 +66,11 @@ class Supervised:
         """The supervisor of this process, or None; asked once, since it is not this process' children's, too."""
         orders = os.environ.pop(VARIABLE, None)
         return None if orders is None else cls(msgspec.json.decode(orders, type=Orders))
+
+    @property
+    def index(self) -> int:
+        """Which of the supervisor's places this worker has, from 0."""
+        return self._orders.index
 
     def ready(self) -> None:
         """Say that the worker begins to work. Any thread."""

@@ -73,6 +73,7 @@ class SupervisorOptions:
 class _Place:
     """One of the supervisor's places, and who has it."""
 
+    index: int
     worker: WorkerHandle | None = None
     successor: WorkerHandle | None = None
 
@@ -88,7 +89,7 @@ class Supervisor:
     def __init__(self, command: Sequence[str], options: SupervisorOptions = SupervisorOptions()) -> None:
         self._command = list(command)
         self._options = options
-        self._places = [_Place() for _ in range(options.processes)]
+        self._places = [_Place(index) for index in range(options.processes)]
         self._workers: set[WorkerHandle] = set()
         self._stopping = asyncio.Event()
         self._restart_wanted = asyncio.Event()
@@ -146,7 +147,7 @@ class Supervisor:
         """Have somebody in the place until the supervisor stops, or in a burst until the work is done."""
         crashes = 0
         while not self._stopping.is_set():
-            worker = place.worker = place.successor or self._start()
+            worker = place.worker = place.successor or self._start(place)
             place.successor = None
             await worker.over.wait()
             if worker.leaving:
@@ -176,11 +177,10 @@ class Supervisor:
         except TimeoutError:
             return
 
-    def _start(self) -> WorkerHandle:
+    def _start(self, place: _Place) -> WorkerHandle:
         options = self._options
-        worker = WorkerHandle(
-            self._command, Orders(-1, options.max_jobs, options.max_rss, options.grace + MARGIN), self._hear
-        )
+        orders = Orders(-1, options.max_jobs, options.max_rss, options.grace + MARGIN, place.index)
+        worker = WorkerHandle(self._command, orders, self._hear)
         self._workers.add(worker)
         worker.end.add_done_callback(lambda _: self._ended(worker))
         logger.info("worker %d starts", worker.process.pid)
@@ -230,7 +230,7 @@ class Supervisor:
 
     async def _renew(self, place: _Place) -> bool:
         """Replace who is in a place by somebody who is ready; whether there is one."""
-        old, new = place.worker, self._start()
+        old, new = place.worker, self._start(place)
         if not await new.is_ready(_READY_LIMIT):
             new.process.kill()
             return False
