@@ -7,7 +7,6 @@ import gc
 import shutil
 import subprocess
 import threading
-import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from aioinfra.errors import (
     WrongType,
 )
 from tests.conftest import OwnServerFactory, free_port
+from tests.fair_time import fair_time
 
 SECRET = "hunter2-planted"
 
@@ -55,9 +55,9 @@ async def raw_ping(client: RedisClient) -> None:
 @asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
     """The block must end in ``seconds``."""
-    started = time.monotonic()
+    started = fair_time()
     yield
-    assert time.monotonic() - started < seconds
+    assert fair_time() - started < seconds
 
 
 async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:

@@ -15,7 +15,6 @@ The rules refuse the commands that a real server refuses in that state.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +62,7 @@ from aioinfra.testing import (
     ThenClose,
     Truncated,
 )
+from tests.fair_time import fair_time
 from tests.jobs.kit import Recorder, engine, until, working
 
 Command = tuple[bytes, ...]
@@ -204,9 +204,9 @@ async def test_a_broken_reply_is_no_value_and_passes(fake: FakeRedis, prefix: st
     async with CacheManager(fake.url, namespace=prefix, options=options) as cache:
         await cache.set("k", "whole")
         fake.answer("GET", answer, times=1)
-        before = time.monotonic()
+        before = fair_time()
         assert await cache.get("k", "unknown") == "unknown"
-        assert time.monotonic() - before < 1.5
+        assert fair_time() - before < 1.5
         # The connection stays silent until its socket timeout, 2 s; the next read takes another one.
         await until(lambda: gives(cache, "k", "whole"), timeout=1.2)
 
@@ -238,10 +238,10 @@ async def test_an_enqueue_that_meets_it_for_too_long_is_known_not_to_be_stored(
     async with RedisClient(fake.url) as redis:
         client = JobClient(redis, options=ClientOptions(timeout=0.4))
         with state(fake, error):
-            before = time.monotonic()
+            before = fair_time()
             with pytest.raises(StoreUnavailable) as caught:
                 await client.enqueue(JobRequest[object]("none", queue=queue))
-            assert time.monotonic() - before < 1.8
+            assert fair_time() - before < 1.8
             assert not caught.value.sent
         assert await count_of(valkey_url, queue) == 0
         await client.enqueue(JobRequest[object]("none", queue=queue))
@@ -260,10 +260,10 @@ async def test_an_enqueue_is_told_at_once_what_does_not_pass(
     async with RedisClient(fake.url) as redis:
         client = JobClient(redis)
         with state(fake, error):
-            before = time.monotonic()
+            before = fair_time()
             with pytest.raises(kind, match=error.code):
                 await client.enqueue(JobRequest[object]("none", queue=queue))
-            assert time.monotonic() - before < 1.5
+            assert fair_time() - before < 1.5
             assert fake.count("EVALSHA") == 1
         assert await count_of(valkey_url, queue) == 0
         await client.aclose()
