@@ -46,7 +46,7 @@ from aioinfra.cache.options import (
 )
 from aioinfra.cache.plain import PlainVerbs
 from aioinfra.cache.read_through import ReadThrough
-from aioinfra.cache.store import MISS, ClosedStore, Lifetime, Ttl
+from aioinfra.cache.store import MISS, NOT_OPEN, ClosedStore, Lifetime, Ttl
 from aioinfra.cache.tags import TagBook, check_tags
 from aioinfra.cache.ttl import check_ttl
 from aioinfra.cache.warm import DEFAULT_WARM_OPTIONS, Source, WarmOptions, WarmReport, warm
@@ -210,9 +210,7 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
 
     def _atomic(self) -> Atomic:
         if self._verbs is None:
-            raise LifecycleError(
-                "the cache is not open: await initialize(), or use it in `async with cache:`"
-            )
+            raise LifecycleError(NOT_OPEN)
         return self._verbs
 
     def _observer(self) -> object:
@@ -382,7 +380,12 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         """Store what a source gives: a mapping, pairs of keys and values or loaders, or a function of these.
 
         A failing loader is reported and the rest go on. Waits while the server is unavailable.
+
+        Raises:
+            LifecycleError: the cache is not open, or is closed meanwhile.
+            Exception: what the source or ``options.progress`` raised.
         """
+        self._open()
         kind = self.kind(ttl)
         return await warm(
             lambda key, value: self._reads.set(full_key(self._namespace, key), value, kind),
@@ -412,9 +415,11 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
         return await explain(subject_of(self._open(), self._reads, self._kind), key, kind)
 
     async def wait_healthy(self) -> None:
-        """Return when no outage is under way."""
-        if self._backend is not None and self._backend.fallback is not None:
-            await self._backend.fallback.wait_healthy()
+        """Return when no outage is under way. LifecycleError when the cache is not open, or not any more."""
+        backend = self._open()
+        if backend.fallback is not None:
+            await backend.fallback.wait_healthy()
+        self._open()
 
     async def health_check(self) -> CacheHealth:
         """The state now. One PING; never raises for a server's fault."""
@@ -426,7 +431,7 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
 
     def _open(self) -> Backend:
         if self._backend is None:
-            raise LifecycleError("the cache is not open")
+            raise LifecycleError(NOT_OPEN)
         return self._backend
 
     def get_stats(self) -> dict[str, int | float]:

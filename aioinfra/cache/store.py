@@ -21,6 +21,8 @@ class Missing(enum.Enum):
     def __repr__(self) -> str:
         return self.value
 
+    __str__ = __repr__
+
 
 MISS: Final = Missing.MISS
 """No value under this key. Not None, which is a value: ``cache.get(key, default=MISS) is MISS``."""
@@ -33,6 +35,8 @@ class Forever(enum.Enum):
 
     def __repr__(self) -> str:
         return self.value
+
+    __str__ = __repr__
 
 
 NO_EXPIRY: Final = Forever.NO_EXPIRY
@@ -111,6 +115,10 @@ class Store(Protocol):
         ...
 
 
+NOT_OPEN: Final = "the cache is not open: await initialize(), or use it in `async with cache:`"
+"""Why a closed cache refuses a call."""
+
+
 class ClosedStore:
     """What stands in for a store before it is opened and after it is closed: every call raises."""
 
@@ -119,7 +127,7 @@ class ClosedStore:
     returning = False
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise LifecycleError("the cache is not open: await initialize(), or use it in `async with cache:`")
+        raise LifecycleError(NOT_OPEN)
 
     get = get_many = set = add = set_many = delete = exists = clear = ping = settled = _refuse
 

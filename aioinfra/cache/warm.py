@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.bounds import check_number, check_whole
-from aioinfra.errors import InvalidArgument
+from aioinfra.errors import InvalidArgument, LifecycleError
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]] | AsyncIterable[tuple[str, Any]]
 Source = Pairs | Callable[[], Pairs | Awaitable[Pairs]]
@@ -100,7 +100,8 @@ async def warm(
 ) -> WarmReport:
     """Load and store every pair of the source.
 
-    A failing pair is reported and the rest go on; an error of the source itself is raised.
+    A failing pair is reported and the rest go on; an error of the source itself is raised, and so is LifecycleError
+    when what stores them is closed.
 
     Args:
         store: stores one value under its key.
@@ -191,8 +192,8 @@ class _Warming:
 
     async def _some(self) -> None:
         done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        self._running -= done  # in place of the rest: the timer may have added to them
         for task in done:
+            self._running.discard(task)
             task.result()  # loaders' errors are in the report
 
     def _taken(self) -> dict[str, Any]:
@@ -210,12 +211,18 @@ class _Warming:
     # Pairs
 
     async def _load(self, key: str, item: Any) -> None:
+        loaded = False
         try:
             value = item() if callable(item) else item
             if inspect.isawaitable(value):
                 value = await value
+            loaded = True
             await self._put(lambda: self._store(key, value))
-        except Exception as error:  # noqa: BLE001 - the loader is user code; its failure is reported, not hidden
+        except Exception as error:
+            if loaded and isinstance(
+                error, LifecycleError
+            ):  # the cache is closed: that is no matter of a key
+                raise
             self._failed(key, error)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

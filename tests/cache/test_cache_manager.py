@@ -537,3 +537,12 @@ async def test_without_a_fallback_an_outage_is_raised(prefix: str) -> None:
         await cache.initialize()
     with pytest.raises(LifecycleError):
         await cache.get("a")
+
+
+def test_the_marks_show_their_names() -> None:
+    assert (f"{MISS}", repr(MISS), f"{NO_EXPIRY}", repr(NO_EXPIRY)) == (
+        "MISS",
+        "MISS",
+        "NO_EXPIRY",
+        "NO_EXPIRY",
+    )
