@@ -24,7 +24,7 @@ class MetricSpec:
 
     @property
     def group(self) -> str:
-        """cache, jobs, http, database, model, system, loop or metrics: the second word of the name."""
+        """cache, jobs, redis, http, database, model, system, loop or metrics: the second word of the name."""
         return self.name.split("_")[1]
 
 
@@ -75,6 +75,11 @@ _JOBS: Final = (
     _gauge("aioinfra_jobs_queue_depth", "Jobs on a queue, running ones included.", "queue"),
     _gauge("aioinfra_jobs_running", "Jobs that run in this process."),
     _gauge("aioinfra_jobs_slots", "Jobs that may run in this process at once."),
+)
+
+_REDIS: Final = (
+    _gauge("aioinfra_redis_connections", "Connections to Redis now: idle, in_use.", "pool", "state"),
+    _gauge("aioinfra_redis_connections_limit", "Most connections to Redis.", "pool"),
 )
 
 _HTTP: Final = (
@@ -131,6 +136,7 @@ _METRICS: Final = (
 CATALOGUE: Final = (
     *_CACHE,
     *_JOBS,
+    *_REDIS,
     *_HTTP,
     *_DATABASE,
     *_MODELS,

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Final
 
 from aioinfra.connection.pool import RedisClient
-from aioinfra.metrics.instruments import Gauge
 from aioinfra.metrics.registry import MetricsRegistry
-
-CONNECTIONS: Final = "aioinfra_redis_connections"
-LIMIT: Final = "aioinfra_redis_connections_limit"
 
 
 def show_pools(metrics: MetricsRegistry, clients: Mapping[str, RedisClient], stack: AsyncExitStack) -> None:
     """Read the figures of these clients, by the names of their pools, at every scrape until the stack unwinds."""
-    connections = _gauge(metrics, CONNECTIONS, "Connections to Redis now.", ("pool", "state"))
-    limit = _gauge(metrics, LIMIT, "Most connections to Redis.", ("pool",))
+    connections = metrics.gauge("aioinfra_redis_connections")
+    limit = metrics.gauge("aioinfra_redis_connections_limit")
 
     def read() -> None:
         for pool, client in clients.items():
@@ -29,9 +24,3 @@ def show_pools(metrics: MetricsRegistry, clients: Mapping[str, RedisClient], sta
     metrics.before_scrape(read)
     stack.callback(metrics.forget, read)
     stack.callback(read)  # closed by now: nothing is connected
-
-
-def _gauge(metrics: MetricsRegistry, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-    """A service that is opened again has it already."""
-    found: object = metrics.collectors.get(name)
-    return found if isinstance(found, Gauge) else Gauge(name, text, metrics, labels)
