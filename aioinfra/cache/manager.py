@@ -385,8 +385,8 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             LifecycleError: the cache is not open, or is closed meanwhile.
             Exception: what the source or ``options.progress`` raised.
         """
-        self._open()
         kind = self.kind(ttl)
+        self._open()
         return await warm(
             lambda key, value: self._reads.set(full_key(self._namespace, key), value, kind),
             loader,
