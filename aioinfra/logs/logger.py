@@ -144,9 +144,14 @@ class BoundLogger(BoundLoggerBase):
         if pipeline is None:
             emit_elsewhere(channel.name, level, message, {**self._context, **fields}, site)
         else:
-            label = LABELS.get(level) or logging.getLevelName(level)
-            origin = (None, label, channel.name, *site)
-            pipeline.run(channel, label, level, {**self._context, **fields, EVENT: message, ORIGIN: origin})
+            context = self._context
+            path, function, line = site
+            pipeline.run(
+                (None, LABELS.get(level) or logging.getLevelName(level), channel.name, path, function, line),
+                level,
+                message,
+                {**context, **fields} if context else fields,
+            )
         if stop is not None:
             raise stop
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from structlog.typing import EventDict, WrappedLogger
 
 CORE: Final = (
     "timestamp",
@@ -47,7 +46,7 @@ class JsonLine:
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder(enc_hook=repr).encode
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    def __call__(self, event: Mapping[str, Any]) -> bytes:
         line = self._line(event)
         return (line if len(line) <= _MAX_LINE else self._short(event)) + b"\n"
 
@@ -80,7 +79,7 @@ class ConsoleLine:
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    def __call__(self, event: Mapping[str, Any]) -> bytes:
         level, module = event["level"], event["module"]
         place = (
             f"{module}:{event['line_number']}" if module[:1] == "<" else f"{module}.py:{event['line_number']}"

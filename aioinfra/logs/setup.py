@@ -164,7 +164,7 @@ class Logging:
         if not structlog.is_configured():  # an application's own configuration is left alone
             self._configured_structlog = True
             structlog.configure(
-                processors=self._pipeline.processors,
+                processors=[],  # BoundLogger runs none
                 wrapper_class=BoundLogger,
                 logger_factory=_structlog_channel,
                 cache_logger_on_first_use=False,

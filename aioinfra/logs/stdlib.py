@@ -42,14 +42,14 @@ class PipelineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Run the record through the pipeline."""
-        event: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         values = vars(record)
         for name in values.keys() - _OWN:
-            event[str(name) if name not in _INTERNAL else f"{name}_"] = values[name]
+            fields[str(name) if name not in _INTERNAL else f"{name}_"] = values[name]
         if record.exc_info is not None:
-            event["exc_info"] = record.exc_info
+            fields["exc_info"] = record.exc_info
         if record.stack_info is not None:
-            event["stack"] = record.stack_info
+            fields["stack"] = record.stack_info
         level = record.levelno if isinstance(record.levelno, int) else logging.INFO
         label = LABELS.get(level) or str(record.levelname)
         stop: BaseException | None = None
@@ -60,8 +60,7 @@ class PipelineHandler(logging.Handler):
         except BaseException as error:  # noqa: BLE001 - what an argument raises when it is read; see is_swallowed
             message = unformatted(record.msg, error, self._pipeline.clean)
             stop = None if is_swallowed(error) else error
-        event[EVENT] = message
-        event[ORIGIN] = (
+        origin = (
             record.created,
             label,
             record.name,
@@ -69,7 +68,7 @@ class PipelineHandler(logging.Handler):
             record.funcName or "<unknown>",
             record.lineno,
         )
-        self._pipeline.run(record, label, level, event)
+        self._pipeline.run(origin, level, message, fields)
         if stop is not None:
             raise stop
 
