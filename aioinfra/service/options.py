@@ -23,6 +23,8 @@ from aioinfra.jobs.claim import QueueOptions
 from aioinfra.jobs.middleware import JobMiddleware, check_middleware
 from aioinfra.jobs.routing import Routes
 from aioinfra.jobs.supervised import Supervised
+from aioinfra.metrics.loop_lag import DEFAULT_OPTIONS as LOOP_LAG_DEFAULTS
+from aioinfra.metrics.loop_lag import LoopLagOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class ServiceOptions:
         redis_url: the server of cache and jobs, instead of what the settings say.
         cache_redis_url, jobs_redis_url: their own servers, where they have any.
         cache: how the cache keeps values: namespace, serialization, L1 and the like.
+        loop_lag: how the event loop is watched for what blocks it; None: it is not.
         configure_logging: whether opening the service sets up logging.
         cache_ttl: seconds that cached values live unless a call says otherwise.
         autodiscover: names of packages whose modules hold its tasks, imported with all their submodules when the
@@ -101,6 +104,7 @@ class ServiceOptions:
     cache_redis_url: str | None = field(default=None, repr=False)
     jobs_redis_url: str | None = field(default=None, repr=False)
     cache: CacheSetup = DEFAULT_CACHE_SETUP
+    loop_lag: LoopLagOptions | None = LOOP_LAG_DEFAULTS
 
     def __post_init__(self) -> None:
         if not isinstance(self.cache, CacheSetup):

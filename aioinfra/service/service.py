@@ -25,6 +25,7 @@ from aioinfra.jobs.eviction import await_safe_server
 from aioinfra.jobs.hooks import EndHook, JobHooks, LifeHook, StartHook, check_hook
 from aioinfra.jobs.middleware import JobMiddleware
 from aioinfra.jobs.task import Task, TaskDecorator, TaskSettings, adopted_task
+from aioinfra.metrics.loop_lag import LoopLag
 from aioinfra.metrics.observers import JobMetrics
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service.options import (
@@ -69,6 +70,7 @@ class Service:
         self._hooks = JobHooks()
         self._open: Parts | None = None
         self._stack: AsyncExitStack | None = None
+        self._loop_lag: LoopLag | None = None
         self.metrics = MetricsRegistry()
         self._job_metrics = JobMetrics(self.metrics, known_tasks=self._tasks.by_name)
 
@@ -134,6 +136,11 @@ class Service:
         Raises LifecycleError while the service is not open.
         """
         return self._opened().redis
+
+    @property
+    def loop_lag(self) -> LoopLag | None:
+        """What watches the event loop, and knows what blocked it last; also of a service that has been closed."""
+        return self._loop_lag
 
     @property
     def settings(self) -> Settings:
@@ -227,6 +234,10 @@ class Service:
         stack.callback(self._tasks.bind, None)
         if options.process_default:
             install_defaults(parts, stack)
+        if (
+            options.loop_lag is not None
+        ):  # last: what imports and opens takes its time, and nobody waits for it yet
+            self._loop_lag = await stack.enter_async_context(LoopLag(self.metrics, options.loop_lag))
         return parts
 
     # Health
