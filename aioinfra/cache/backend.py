@@ -40,7 +40,7 @@ from aioinfra.clock import Clock
 from aioinfra.codec.dictionaries import Dictionaries
 from aioinfra.codec.envelope import Generation
 from aioinfra.connection.pool import PoolOptions, RedisClient
-from aioinfra.connection.tracking import TrackingListener, TrackingOptions
+from aioinfra.connection.tracking import TrackingListener, TrackingOptions, TrackingState
 from aioinfra.errors import AioinfraError, StoreError, StoreFull, StoreUnavailable
 
 logger = logging.getLogger("aioinfra.cache")
@@ -343,10 +343,16 @@ class Backend:
 
     @property
     def l1(self) -> str:
-        """The state of L1: "off", "on" in one process, else what the listener says."""
+        """The state of L1: "off", "on" in one process, else what the listener says, as far as it vouches."""
         if self.near is None:
             return "off"
-        return "on" if self.listener is None else self.listener.state.value
+        if self.listener is None:
+            return "on"
+        state = self.listener.state
+        # The listener is patient for longer than a bound of less than its own: what readers get decides.
+        return (
+            TrackingState.STALE.value if state is TrackingState.UP and not self.near.vouched else state.value
+        )
 
     async def health(self) -> CacheHealth:
         """The state now; one PING."""

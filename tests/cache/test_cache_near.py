@@ -111,6 +111,34 @@ async def test_a_stopped_server_ends_the_answers_of_l1_after_the_bound(
             assert await cache.get("k") == "after"
 
 
+async def test_health_tells_that_l1_does_not_answer_before_the_connection_is_given_up(
+    own_server: Callable[..., Any], prefix: str
+) -> None:
+    server = own_server()
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.1), near=NearOptions(max_staleness=0.3))
+    async with CacheManager(server.url, namespace=prefix, options=options) as cache:
+        await up(cache)
+        await cache.set("k", "value")
+
+        async def answered() -> bool:
+            before = hits(cache)
+            await cache.get("k")
+            return hits(cache) > before
+
+        async def silent() -> bool:
+            return not await answered()
+
+        await until(answered)
+        server.stop_process()
+        try:
+            await until(silent)
+            assert (await cache.health_check()).l1 != "up"
+        finally:
+            server.continue_process()
+        await up(cache)
+        await cache.wait_healthy()
+
+
 async def test_a_server_that_refuses_tracking_leaves_l1_off_and_says_so(
     own_server: Callable[..., Any], prefix: str
 ) -> None:
