@@ -7,12 +7,12 @@ from collections.abc import Callable
 from hashlib import sha1
 from typing import Any, Final
 
-from aioinfra.cache.atomic import Currency
+from aioinfra.cache.atomic import NO_COUNTER, Currency
 from aioinfra.cache.script_lane import ScriptLane
 from aioinfra.cache.ttl import milliseconds
 from aioinfra.codec.layout import GENERATION_AT, SIZE, TIMES_AT, read_tags
 from aioinfra.connection.translate import ReplyError
-from aioinfra.errors import CounterOverflow, StoreUnavailable, WrongType
+from aioinfra.errors import CounterOverflow, DecodeError, StoreUnavailable, WrongType
 
 _MOST_DOUBTS: Final = 8
 
@@ -45,7 +45,7 @@ class RedisAtomic:
             total: int = await self._run("incr", key, by, initial, _ms(ttl))
         except ReplyError as error:
             if error.code == "NOTCOUNTER":
-                raise WrongType("the key holds a value that is not a whole number") from None
+                raise WrongType(NO_COUNTER) from None
             if error.code == "RANGE":
                 raise CounterOverflow("the counter would pass 2**53") from None
             raise
@@ -89,7 +89,12 @@ class RedisAtomic:
             start: bytes = reply[0]
             found = start[GENERATION_AT:TIMES_AT]
             judged = found + start[SIZE:]
-            verdict = int(await self._currency.is_current(found, read_tags(start)))
+            try:
+                tags = read_tags(start)
+            except DecodeError:
+                verdict = 0  # junk is no value, as for `get`
+                continue
+            verdict = int(await self._currency.is_current(found, tags))
         raise StoreUnavailable("the value keeps being replaced by others of other generations", sent=False)
 
 

@@ -52,6 +52,7 @@ _TIMES: Final = struct.Struct("<ddI")
 TIMES_AT: Final = 16
 _TAG: Final = struct.Struct("<H")
 _MOST_EXTENSION: Final = 65_535
+_MOST_TAGS: Final = 128  # of a value that is read, more than any is written with: each may cost a question
 length_from: Final = struct.Struct("<I").unpack_from
 _MOST_MICROSECONDS: Final = 2**32 - 1
 
@@ -160,16 +161,16 @@ def read_tags(data: bytes) -> Tags:
     """The tags of opened bytes with what stands for them.
 
     Raises:
-        DecodeError: the extension area is malformed.
+        DecodeError: the extension area is malformed, or holds more tags than any value has.
     """
     if not data[4] & TAGGED:
         return ()
     at, end = SIZE, SIZE + int.from_bytes(data[6:8], "little")
-    tags = []
+    tags: list[tuple[str, bytes]] = []
     while at < end:
         name_at = at + _TAG.size
         token_at = name_at + int.from_bytes(data[at:name_at], "little")
-        if token_at + 8 > end:
+        if token_at + 8 > end or len(tags) == _MOST_TAGS:
             raise DecodeError("a sealed value with malformed tags")
         try:
             tags.append((data[name_at:token_at].decode(), data[token_at : token_at + 8]))
