@@ -1,21 +1,49 @@
-"""Real processes: whichever way they end, every line they logged is there."""
+"""Real processes: whichever way they end, every line they logged is there.
+
+One run of each way with `make test`; ``--seeds 20`` makes it twenty, in each of which threads take turns at other
+moments and the end comes at another one.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
+from aioinfra.connection.pool import RedisClient
+from aioinfra.jobs.client import JobClient
+from aioinfra.jobs.job import JobRequest
+
+LINES = 5_000
+Run = Callable[[str], Counter[str]]
+
 COMMON = """
-import asyncio, logging, os, sys
+import asyncio, logging, os, random, signal, sys, time
 from aioinfra.logs import get_logger, setup_logging
+draw = random.Random(int(os.environ.get("SEED", "0")))
+sys.setswitchinterval(draw.choice([1e-5, 1e-3, 5e-3]))
 def go(name="main"):
     log = get_logger("end")
+    pause_at, pause = draw.randrange(5_000), draw.uniform(0, 0.03)
     for index in range(5_000):
         log.info(name, index=index)
+        if index == pause_at:
+            time.sleep(pause)
+async def go_until_told(name="main"):
+    log, signal_at = get_logger("end"), draw.randrange(5_000)
+    for index in range(5_000):
+        log.info(name, index=index)
+        if index == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if index % 500 == 0:
+            await asyncio.sleep(0)
 def setup():
     setup_logging("info", log_format="json", stream=sys.stdout)
 """
@@ -62,27 +90,46 @@ for index in range(5_000):
 }
 
 
-def lines_of(script: str, timeout: float = 60) -> Counter[str]:
-    """Lines by message; each message's indexes are complete and in order."""
+@pytest.fixture
+def run(seed: int) -> Run:
+    """Runs a script; its lines by message."""
+    return lambda script: lines_of(output_of(["-c", COMMON + script], {"SEED": str(seed)}))
+
+
+def output_of(arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> bytes:
+    """What a Python process writes to its standard output; its errors when that is nothing."""
+    unset = ("LOG_LEVEL", "LOG_FORMAT", "LOG_DIR", "ENVIRONMENT", "REDIS_URL", "JOBS_REDIS_URL")
+    outer = {name: value for name, value in os.environ.items() if name not in unset}
     ended = subprocess.run(
-        [sys.executable, "-c", COMMON + script], capture_output=True, timeout=timeout, check=False
+        [sys.executable, *arguments],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**outer, **env},
+        cwd=cwd,
     )
+    assert ended.stdout, ended.stderr.decode()
+    return ended.stdout
+
+
+def lines_of(output: bytes) -> Counter[str]:
+    """Lines of the logger ``end`` by message; each message's indexes are complete and in order."""
     found: dict[str, list[int]] = {}
-    for text in ended.stdout.splitlines():
+    for text in output.splitlines():
         line = json.loads(text)
-        found.setdefault(line["message"], []).append(line["index"])
+        if line["logger_name"] in ("end", "lib"):
+            found.setdefault(line["message"], []).append(line["index"])
     for message, indexes in found.items():
         assert indexes == list(range(len(indexes))), message
-    assert found, ended.stderr.decode()
     return Counter({message: len(indexes) for message, indexes in found.items()})
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_no_line_is_lost_at_the_end(end: str) -> None:
-    assert lines_of(ENDS[end]) == {"main": 5_000}
+def test_no_line_is_lost_at_the_end(end: str, run: Run) -> None:
+    assert run(ENDS[end]) == {"main": LINES}
 
 
-def test_a_fork_writes_both_processes_lines_once() -> None:
+def test_a_fork_writes_both_processes_lines_once(run: Run) -> None:
     script = """
 setup()
 go("before")
@@ -91,10 +138,10 @@ go("parent" if pid else "child")
 if pid:
     assert os.waitpid(pid, 0)[1] == 0
 """
-    assert lines_of(script) == {"before": 5_000, "parent": 5_000, "child": 5_000}
+    assert run(script) == {"before": LINES, "parent": LINES, "child": LINES}
 
 
-def test_a_forked_child_of_multiprocessing_leaves_its_lines() -> None:
+def test_a_forked_child_of_multiprocessing_leaves_its_lines(run: Run) -> None:
     """Such a child ends with os._exit: atexit does not run there."""
     script = """
 import multiprocessing
@@ -106,10 +153,10 @@ if __name__ == "__main__":
     child.join()
     assert child.exitcode == 0
 """
-    assert lines_of(script) == {"before": 5_000, "child": 5_000}
+    assert run(script) == {"before": LINES, "child": LINES}
 
 
-def test_after_a_flush_not_even_a_kill_loses_lines() -> None:
+def test_after_a_flush_not_even_a_kill_loses_lines(run: Run) -> None:
     script = """
 import signal
 from aioinfra.logs import current_logging
@@ -120,33 +167,120 @@ for index in range(50):  # what a pipe takes without a reader
     get_logger("end").info("after", index=index)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert lines_of(script) == {"before": 1, "after": 50}
+    assert run(script) == {"before": 1, "after": 50}
 
 
-def test_what_a_server_says_after_the_application_has_closed_is_not_lost() -> None:
-    """uvicorn logs its end, then ends by the signal that stopped it: atexit does not run."""
-    script = """
-import signal
+SERVERS = {
+    "lifespan of its own": """
+@asynccontextmanager
+async def lifespan(app):
+    setup()
+    work = asyncio.create_task(go_until_told())
+    yield
+    await work
+    await current_logging().aflush()
+""",
+    "lifespan of a service": """
+from aioinfra import Service
+from aioinfra.web import service_lifespan
+
+@asynccontextmanager
+async def lifespan(app):
+    async with service_lifespan(Service.from_env())(app):
+        work = asyncio.create_task(go_until_told())
+        yield
+        await work
+""",
+}
+
+SERVE = """
 from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 from aioinfra.logs import current_logging
-
-@asynccontextmanager
-async def lifespan(app):
-    setup()
-    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
-    yield
-    await current_logging().aflush()
-
+os.dup2(1, 2)  # a service logs to stderr
+{lifespan}
 uvicorn.run(Starlette(lifespan=lifespan), host="127.0.0.1", port=0, log_config=None)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", COMMON + script], capture_output=True, timeout=60, check=False
-    )
-    messages = [json.loads(text)["message"] for text in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_line_is_lost_when_a_server_is_told_to_end(server: str, seed: int, valkey_url: str) -> None:
+    """uvicorn logs its end after the application, then ends by the signal that stopped it: without atexit."""
+    script = COMMON + SERVE.replace("{lifespan}", SERVERS[server])
+    env = {"SEED": str(seed), "REDIS_URL": valkey_url, "LOG_FORMAT": "json"}
+    output = output_of(["-c", script], env)
+    assert lines_of(output) == {"main": LINES}
+    messages = [json.loads(text)["message"] for text in output.splitlines()]
     assert messages[-2] == "Application shutdown complete."
     assert messages[-1].startswith("Finished server process")
+
+
+WORKERS = {
+    "service": """
+from aioinfra import Service, task
+
+@task(name="ends.work", queue=os.environ["QUEUE"])
+async def work():
+    await go_until_told()
+
+target = Service.from_env(include=[__name__], queues={os.environ["QUEUE"]: 1})
+""",
+    "service, a job that will not end": """
+from aioinfra import Service, task
+
+@task(name="ends.work", queue=os.environ["QUEUE"])
+async def work():
+    await go_until_told()
+    while True:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            pass
+
+target = Service.from_env(include=[__name__], queues={os.environ["QUEUE"]: 1})
+""",
+    "arq settings": """
+from arq.connections import RedisSettings
+
+async def work(ctx):
+    await go_until_told()
+
+async def startup(ctx):
+    await ctx["redis"].enqueue_job("work", _queue_name=os.environ["QUEUE"])
+
+class target:
+    functions = [work]
+    on_startup = startup
+    queue_name = os.environ["QUEUE"]
+    redis_settings = RedisSettings(unix_socket_path=os.environ["SOCKET"])
+""",
+}
+
+
+async def enqueue(url: str, queue: str) -> None:
+    async with RedisClient(url) as redis:
+        client = JobClient(redis)
+        await client.enqueue(JobRequest("ends.work", (), queue=queue))
+        await client.aclose()
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_no_line_is_lost_when_a_worker_is_told_to_end(
+    worker: str, seed: int, valkey_url: str, prefix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ends_app.py").write_text(
+        COMMON + "os.dup2(1, 2)  # a worker logs to stderr\n" + WORKERS[worker]
+    )
+    queue = f"{prefix}ends"
+    env = {"SEED": str(seed), "REDIS_URL": valkey_url, "QUEUE": queue, "LOG_FORMAT": "json"}
+    env |= {"LOG_DIR": str(tmp_path / "logs"), "SOCKET": valkey_url.removeprefix("unix://").partition("?")[0]}
+    options = [] if worker == "arq settings" else ["--grace", "0.5"]
+    if worker.startswith("service"):
+        asyncio.run(enqueue(valkey_url, queue))
+    output = output_of(["-m", "aioinfra", "worker", "ends_app:target", *options], env, tmp_path)
+    assert lines_of(output) == {"main": LINES}
+    assert lines_of((tmp_path / "logs" / "app.log").read_bytes()) == {"main": LINES}
 
 
 def test_an_unconfigured_process_says_nothing_below_warning() -> None:
