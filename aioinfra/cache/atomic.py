@@ -23,6 +23,8 @@ from aioinfra.errors import StoreError
 MOST_NUMBER: Final = 2**53
 """Largest absolute value of a counter: the server's Lua counts in binary64, exact up to here."""
 
+NO_COUNTER: Final = "the key holds a value that is not a whole number of this cache"
+
 _TRIES: Final = 5
 _AT_ONCE: Final = 1000
 
@@ -46,7 +48,7 @@ class AtomicStore(Protocol):
     """The verbs on sealed bytes under full keys. TTLs are seconds, None for no expiry. Raises StoreError."""
 
     async def incr(self, key: str, by: int, initial: int, ttl: float | None) -> int:
-        """Add; the sum. WrongType when there is no whole number, CounterOverflow beyond 2**53."""
+        """Add; the sum. WrongType for what is no whole number or not ours, CounterOverflow beyond 2**53."""
         ...
 
     async def read(self, key: str) -> bytes | None:
@@ -130,7 +132,7 @@ class AtomicVerbs:
         ``ttl`` counts when the counter is created; later sums leave its time to live alone.
 
         Raises:
-            WrongType: the value is not a whole number.
+            WrongType: the value is not a whole number, or is another program's (`PlainVerbs`), which stays.
             CounterOverflow: the counter would pass 2**53 in either direction.
             StoreUnavailable: with ``sent`` it may have been added; asking again could add it twice.
         """

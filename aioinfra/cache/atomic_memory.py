@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from aioinfra.cache.atomic import MOST_NUMBER
+from aioinfra.cache.atomic import MOST_NUMBER, NO_COUNTER
 from aioinfra.cache.local import LocalCache
 from aioinfra.clock import SYSTEM_CLOCK, Clock
 from aioinfra.codec.codec import JSON
@@ -16,6 +16,7 @@ from aioinfra.codec.layout import (
     FAILURE,
     GENERATION_AT,
     KEPT,
+    MAGIC,
     SIZE,
     TIMES_AT,
     UNCOMPRESSED,
@@ -66,6 +67,8 @@ class MemoryAtomic:
 
     async def incr(self, key: str, by: int, initial: int, ttl: float | None) -> int:
         data = self._live(key)
+        if data is None and (there := self._local.get(key)) and there[0] != MAGIC:
+            raise WrongType(NO_COUNTER)
         number = initial if data is None else self._number(data)
         total = number + by
         if max(abs(number), abs(total)) > MOST_NUMBER:
@@ -146,5 +149,5 @@ class MemoryAtomic:
         elif not header.flags & FAILURE:
             value = self._opened(data)
         if type(value) is not int:
-            raise WrongType("the key holds a value that is not a whole number")
+            raise WrongType(NO_COUNTER)
         return value

@@ -57,6 +57,28 @@ async def test_a_counter_passes_no_bound_and_changes_no_other_value(
     assert await one.get("n") is None
 
 
+async def test_a_counter_of_another_program_is_refused_and_stays(
+    pair: tuple[CacheManager, CacheManager],
+) -> None:
+    one, two = pair
+    for key, there in (("number", 5), ("text", "none"), ("list", [1])):
+        await one.set_plain(key, there)
+        for counting in (one.incr(key), two.decr(key), one.incr(key, initial=7)):
+            with pytest.raises(WrongType):
+                await counting
+        assert await two.get_plain(key) == there
+    await one.delete("number")
+    assert await two.incr("number") == 1
+
+
+async def test_in_memory_a_plain_number_is_no_counter_either() -> None:
+    async with CacheManager() as cache:
+        await cache.set_plain("n", 5)
+        with pytest.raises(WrongType):
+            await cache.incr("n")
+        assert await cache.get_plain("n") == 5
+
+
 async def test_a_counter_ends_with_its_namespace_and_with_a_tag(
     pair: tuple[CacheManager, CacheManager],
 ) -> None:

@@ -6,19 +6,25 @@
 --       6      what to add it to when there is no value
 --       7      ms to live of a value that is created, '' for no expiry
 -- Reply the sum
--- Error NOTCOUNTER  the value is not a whole number in JSON or MessagePack, uncompressed
+-- Error NOTCOUNTER  the value is not a whole number in JSON or MessagePack, uncompressed; or not of a cache at all
 --       RANGE       the number, or the sum, is beyond 2^53, where Lua's numbers are no longer exact
 --
 -- Invariants
 -- * The sum is stored in JSON, uncompressed, so every reader of this layout reads it.
 -- * A value that was there keeps its time to live, flags, extension area and generation.
+-- * What bears no magic is another program's, a counter of its own perhaps, and is never replaced. What does and
+--   cannot be read, or does not count any more, is.
 -- * An error changes nothing.
 -- Cost  O(1)
 local MOST = 9007199254740992
 
+local function no_counter()
+  return redis.error_reply('NOTCOUNTER the value is not a whole number')
+end
+
 -- The number in a value; nil and the error when it holds none.
 local function whole(value)
-  local none = redis.error_reply('NOTCOUNTER the value is not a whole number')
+  local none = no_counter()
   if value.compression ~= 0 or value.flags % 2 == 1 or value.length > 32 then
     return nil, none
   end
@@ -58,6 +64,11 @@ if value then
   number, failure = whole(value)
   if failure then
     return failure
+  end
+else
+  local first = redis.call('GETRANGE', KEY, 0, 0)
+  if first ~= '' and first ~= '\193' then
+    return no_counter()
   end
 end
 if math.abs(number) > MOST or (by > 0 and number > MOST - by) or (by < 0 and number < -MOST - by) then
