@@ -20,6 +20,9 @@ class Row(NamedTuple):
 
 _FAULTS = "tests/faults/"
 _ROUNDS = _FAULTS + "test_cache_coherence_rounds.py::"
+_OUTAGE = _FAULTS + "test_cache_outage.py::"
+_SENTINEL = _FAULTS + "test_sentinel_cache.py::"
+_CACHE = "tests/cache/"
 _EMBEDDED = "tests/connection/test_embedded.py::"
 
 ROWS = (
@@ -35,7 +38,12 @@ ROWS = (
         "The server hangs",
         "SIGSTOP for some seconds",
         "no cache call takes longer than 0.25 s, no enqueue longer than 2 s; nobody hangs",
-        (_FAULTS + "test_hang.py",),
+        (
+            _FAULTS + "test_hang.py",
+            _OUTAGE + "test_a_hung_server_costs_a_read_little_more_than_its_budget",
+            _OUTAGE + "test_the_first_probe_that_is_answered_ends_the_outage",
+            _CACHE + "test_cache_near.py::test_a_stopped_server_ends_the_answers_of_l1_after_the_bound",
+        ),
     ),
     Row(
         3,
@@ -104,11 +112,39 @@ ROWS = (
         ("tests/jobs/test_crash.py::test_blocked_stopped_and_poisoned_workers",),
     ),
     Row(
+        10,
+        "The master that Sentinels watch crashes",
+        "SIGKILL of it",
+        "no call of the cache fails; the server answers within 5 s, and the cache with it",
+        (_SENTINEL + "test_the_cache_answers_all_along_and_comes_back_to_the_new_master",),
+    ),
+    Row(
+        11,
+        "The master that Sentinels watch hangs, and comes back",
+        "SIGSTOP for 6 s, SIGCONT; busy and idle clients",
+        "as in 10; nobody believes the old master, L1 neither",
+        (
+            _SENTINEL + "test_the_cache_answers_all_along_and_comes_back_to_the_new_master",
+            _SENTINEL + "test_an_old_master_that_comes_back_is_believed_by_nobody",
+        ),
+    ),
+    Row(
+        12,
+        "The master is replaced on request",
+        "SENTINEL FAILOVER, with coordination and without",
+        "with coordination 0 acknowledged writes lost, else those of the last moment",
+        (_FAULTS + "test_sentinel_writes.py",),
+    ),
+    Row(
         13,
         "The network misbehaves",
         "seven toxics and partitions, by a proxy",
         "0 wrong answers, nobody hangs",
-        (_FAULTS + "test_toxics.py", _FAULTS + "test_cache_outage.py"),
+        (
+            _FAULTS + "test_toxics.py",
+            _FAULTS + "test_cache_outage.py",
+            _CACHE + "test_cache_coherence.py::test_the_same_walk_over_a_network_that_delays_and_reorders",
+        ),
     ),
     Row(
         14,
@@ -153,7 +189,13 @@ ROWS = (
         "The server forgets",
         "FLUSHALL, FLUSHDB, SCRIPT FLUSH; keys that expire unseen beside many long-lived ones",
         "1 s later L1 answers nothing of it; scripts are loaded anew",
-        (_ROUNDS + "test_the_server_is_flushed", _ROUNDS + "test_keys_end_without_a_word"),
+        (
+            _ROUNDS + "test_the_server_is_flushed",
+            _ROUNDS + "test_keys_end_without_a_word",
+            _CACHE + "test_cache_tags.py::test_a_tag_that_is_lost_ends_its_values_and_never_brings_them_back",
+            _CACHE
+            + "test_cache_tags.py::test_a_generation_that_is_lost_ends_all_values_and_is_made_anew_once",
+        ),
     ),
     Row(
         22,
@@ -164,6 +206,8 @@ ROWS = (
             _ROUNDS + "test_a_reply_that_is_slower_than_its_invalidation",
             _ROUNDS + "test_the_connection_that_hears_is_killed",
             _ROUNDS + "test_the_connection_that_hears_is_partitioned",
+            _CACHE + "test_cache_coherence.py::"
+            "test_five_thousand_writes_elsewhere_and_none_is_missed_after_a_barrier",
         ),
     ),
     Row(

@@ -99,7 +99,7 @@ async def wait_copied(setup: SentinelSetup) -> None:
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "failover"])
 async def test_the_cache_answers_all_along_and_comes_back_to_the_new_master(
-    fault: str, prefix: str, record_property: Callable[[str, object], None]
+    fault: str, prefix: str, request: pytest.FixtureRequest
 ) -> None:
     setup = SentinelSetup()
     async with setup, AsyncExitStack() as stack:
@@ -126,9 +126,12 @@ async def test_the_cache_answers_all_along_and_comes_back_to_the_new_master(
             await read_again(cache, "after")
         if fault == "hang":
             old.thaw()
-        record_property("outage", outage)
-        record_property("cache_back", again)
-        record_property("client", (plain.calls, len(plain.errors), plain.slowest))
+        request.node.user_properties += [
+            ("server away, s", round(outage, 3)),
+            ("cache back after, s", round(again, 3)),
+            ("plain calls that failed", len(plain.errors)),
+            ("slowest call of the cache, s", round(cached.slowest, 3)),
+        ]
         assert outage < OUTAGE
         assert not cached.errors
         assert cached.slowest < SLOWEST
