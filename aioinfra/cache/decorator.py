@@ -2,7 +2,7 @@
 
 At decoration the function is checked and its keys are planned; at the first call its return annotation is
 read; at each call: find the cache, make the key, read through. The cache is ``_cache_manager=`` of the call,
-else ``cache=`` of the decorator, else the process default.
+else ``cache=`` of the decorator or that of ``fn.on(cache)``, else the process default.
 
 Methods: ``self`` is part of the key by its canonical form, so a class whose instances differ says how with a
 ``cache_key()`` method (or is a dataclass or model), or leaves it out with ``ignore=("self",)``. ``cls`` stands
@@ -31,10 +31,12 @@ from typing import (
     TypedDict,
     TypeVar,
     cast,
-    get_type_hints,
     overload,
 )
+from weakref import WeakKeyDictionary
 
+from aioinfra.cache.annotation import NO_PROBLEM, return_annotation, unresolved
+from aioinfra.cache.default import default_cache
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.explanation import Explanation
 from aioinfra.cache.freshness import PLAIN, Freshness
@@ -45,8 +47,7 @@ from aioinfra.cache.store import Ttl
 from aioinfra.cache.tag_template import TagTemplates
 from aioinfra.cache.tags import namespace_tag
 from aioinfra.codec.schema import fingerprint
-from aioinfra.errors import InvalidArgument
-from aioinfra.process_default import ProcessDefault
+from aioinfra.errors import EncodeError, InvalidArgument
 from aioinfra.qualified_name import qualified_name
 
 P = ParamSpec("P")
@@ -57,20 +58,6 @@ S = TypeVar("S")
 CACHE_ARGUMENT: Final = "_cache_manager"
 _HOT_TYPES: Final = frozenset({int, str})
 _SPARE_HOT: Final = 1000  # calls remembered beside twice the entries of L1: most of them have left it
-
-
-class DefaultCache(ProcessDefault[CacheManager]):
-    """The slot of the process' cache."""
-
-    def withdraw(self, value: CacheManager) -> None:
-        """Take it back, and what decorated functions remember of its L1."""
-        if self.current is value:
-            value.forget_l1()
-        super().withdraw(value)
-
-
-default_cache: Final = DefaultCache("cache")
-"""The cache of decorated functions that name none. A Service installs its own."""
 
 
 CacheSource: TypeAlias = CacheManager | Callable[[], CacheManager] | None
@@ -170,8 +157,10 @@ class CachedFunction(_Hot, Generic[P, R]):
         self._templates = None if templates.fixed is not None else templates
         self._tags = (*namespace, *(templates.fixed or ()))
         self._annotation: Any = Any
+        self._problem = NO_PROBLEM  # why the annotation is not known
         self._start = ""  # of the keys; known when the annotation is, at the first call
         self._known: tuple[CacheManager | None, Kind | None] = (None, None)
+        self._kinds: WeakKeyDictionary[CacheManager, Kind] = WeakKeyDictionary()
         if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
             inspect.markcoroutinefunction(self)
 
@@ -190,14 +179,18 @@ class CachedFunction(_Hot, Generic[P, R]):
                     entry.hits += 1
                     hit: R = entry.value
                     return hit
-            value: R = await self._read(args, kwargs, "read")
-            self._warm(args)
+            reading = self._read(args, kwargs, "read")
+            known = self._known  # of this call: another one may use another cache meanwhile
+            value: R = await reading
+            self._warm(args, known)
             return value
         return cast("R", await self._read(args, kwargs, "read"))
 
-    def _warm(self, args: tuple[Any, ...]) -> None:
+    def _warm(self, args: tuple[Any, ...], known: tuple[CacheManager | None, Kind | None]) -> None:
         """Remember the entry of a call, if L1 has one now, so that the next hit needs no key."""
-        cache, value_kind = self._known
+        cache, value_kind = known
+        if self._options.cache is None and cache is not default_cache.current:
+            return
         kinds = tuple(map(type, args))
         if not kinds or not _HOT_TYPES.issuperset(kinds):
             return
@@ -208,7 +201,10 @@ class CachedFunction(_Hot, Generic[P, R]):
             return
         if near is not self._near or len(self._hot) > _SPARE_HOT + 2 * len(near.entries):
             self._near, self._hot = near, {}
-        entry.kind = kinds[0] if len(kinds) == 1 else kinds
+        kind = kinds[0] if len(kinds) == 1 else kinds
+        if entry.kind is not None and entry.kind != kind:
+            return  # f(1) and f(1, 2) may share a key, and an entry knows the types of one way to call it
+        entry.kind = kind
         self._hot[args] = entry
 
     async def strong(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -224,7 +220,15 @@ class CachedFunction(_Hot, Generic[P, R]):
         key = self._key(args, kwargs)
         load = functools.partial(self._function, *args, **kwargs)
         tags = self._tags if self._templates is None else self._all_tags(args, kwargs)
-        return cache.read_through(key, load, self._kind(cache), tags, mode=mode)
+        reading = cache.read_through(key, load, self._kind(cache), tags, mode=mode)
+        return self._explaining(reading) if self._problem else reading
+
+    async def _explaining(self, reading: Coroutine[Any, Any, Any]) -> Any:
+        """Where the annotation is not known, that may be why a result cannot be kept."""
+        try:
+            return await reading
+        except EncodeError as error:
+            raise unresolved(error, qualified_name(self._function), self._problem) from None
 
     def _all_tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
         made = self._templates.tags(self._plan.bound(args, kwargs)) if self._templates is not None else ()
@@ -274,19 +278,37 @@ class CachedFunction(_Hot, Generic[P, R]):
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if not self._start:
             # Not at decoration: the annotation may name its own class, or one that is defined below.
-            self._annotation = _return_annotation(self._function)
+            self._annotation, self._problem = return_annotation(self._function)
             self._start = f"{self._options.start(self._function)}:{fingerprint(self._annotation)}:"
         return self._start + self._plan.text(args, kwargs)
 
     def _kind(self, cache: CacheManager) -> Kind:
-        """How a cache keeps these results; made once for the cache used last."""
+        """How a cache keeps these results; made once for each cache, since L1 goes by it."""
         known, kind = self._known
         if known is not cache or kind is None:
-            kind = cache.kind(
-                self._options.ttl, self._annotation, self._options.failures(), self._options.freshness()
-            )
+            kind = self._kinds.get(cache)
+            if kind is None:
+                options = self._options
+                kind = cache.kind(options.ttl, self._annotation, options.failures(), options.freshness())
+                self._kinds[cache] = kind
             self._known = (cache, kind)
         return kind
+
+    def on(self, cache: CacheManager) -> Self:
+        """The same function with another cache: ``await load_user.on(cache)(7)``. No I/O, cheap enough for a call.
+
+        What ``_cache_manager=cache`` in a call does, in a way that type checkers know; all verbs have it.
+
+        Raises:
+            InvalidArgument: not a CacheManager.
+        """
+        if not isinstance(cache, CacheManager):
+            raise InvalidArgument("cache", "must be a CacheManager")
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        _Hot.__init__(made)
+        made._options = replace(self._options, cache=cache)
+        return made
 
 
 class CachedStaticMethod(CachedFunction[P, R]):
@@ -314,6 +336,10 @@ class BoundCached(Generic[P, R]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)  # __name__, __doc__, __wrapped__
+
+    def on(self, cache: CacheManager) -> BoundCached[P, R]:
+        """See `CachedFunction.on`."""
+        return BoundCached(self.__func__.on(cache), self.__self__)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.__func__(self.__self__, *args, **kwargs)
@@ -427,11 +453,3 @@ def _check(function: Any) -> None:
         raise InvalidArgument(
             "function", f"{name} has a parameter called {CACHE_ARGUMENT}, which chooses the cache"
         )
-
-
-def _return_annotation(function: Callable[..., Any]) -> Any:
-    """The resolved return annotation; Any without one, or when a name in it is not known here."""
-    try:
-        return get_type_hints(function, include_extras=True).get("return", Any)
-    except Exception:  # noqa: BLE001 - evaluating an annotation runs whatever it holds
-        return Any

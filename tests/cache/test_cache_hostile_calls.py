@@ -1,0 +1,45 @@
+"""Calls of decorated functions that are easily mistaken for each other."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioinfra.cache.decorator import cached
+from aioinfra.cache.manager import CacheManager
+
+
+async def test_a_call_that_names_its_cache_is_not_answered_to_one_that_ran_beside_it() -> None:
+    async with CacheManager() as ours, CacheManager() as theirs:
+        source, begun, may_end = "ours", asyncio.Event(), asyncio.Event()
+
+        @cached(ttl=60, cache=ours)
+        async def load(number: int) -> str:
+            if (found := source) == "ours":
+                begun.set()
+                await may_end.wait()
+            return found
+
+        slow = asyncio.create_task(load(1))
+        await begun.wait()
+        source = "theirs"
+        for _ in range(3):  # until the L1 of theirs has it
+            assert await load(1, _cache_manager=theirs) == "theirs"  # type: ignore[call-arg]  # as users write it
+        may_end.set()
+        assert await slow == "ours"
+        assert [await load(1) for _ in range(3)] == ["ours"] * 3
+
+
+async def test_arguments_that_compare_equal_stay_apart_also_where_a_default_makes_two_calls_one() -> None:
+    async with CacheManager() as cache:
+
+        @cached(ttl=60, cache=cache)
+        async def show(left: int, right: float = 1) -> str:
+            return f"{left!r} {right!r}"
+
+        for _ in range(3):
+            assert await show(1, 1) == "1 1"
+        for _ in range(3):
+            assert await show(1) == "1 1"
+        assert await show(1, True) == "1 True"
+        assert await show(1, 1.0) == "1 1.0"
+        assert await show(True) == "True 1"
