@@ -78,6 +78,13 @@ class ReadThrough:
         """What a reader gets: the shared object, or a copy of its own."""
         return entry.value if entry.payload is None else kind.envelope.open(entry.payload)
 
+    def own(self, made: Any, kind: Kind) -> Any:
+        """What one of those gets who waited for a load: the object that it made, or a copy of its own."""
+        if not self._copies or type(made) is bytes:
+            return made
+        codec = kind.envelope.codec
+        return codec.decode(codec.encode(made))
+
     def counts(self, entry: Entry) -> bool:
         """Whether a value that may be kept beyond its life is within it."""
         return entry.fresh_until is math.inf or entry.fresh_until > self._now()
@@ -290,7 +297,8 @@ class ReadThrough:
     async def _fly(self, wanted: Wanted) -> Any:
         while True:
             try:
-                return await self.flights.run(wanted.key, lambda flight: self._flown(flight, wanted))
+                made = await self.flights.run(wanted.key, lambda flight: self._flown(flight, wanted))
+                return self.own(made, wanted.kind)
             except StillOldError:
                 if wanted.stale:
                     raise  # else this was the flight of a reader with an older value at hand: one more of ours

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from aioinfra.cache.decorator import cached
 from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.options import CacheOptions, NearOptions
+from aioinfra.cache.redis_store import RedisStoreOptions
 
 
 async def test_a_call_that_names_its_cache_is_not_answered_to_one_that_ran_beside_it() -> None:
@@ -43,3 +47,25 @@ async def test_arguments_that_compare_equal_stay_apart_also_where_a_default_make
         assert await show(1, True) == "1 True"
         assert await show(1, 1.0) == "1 1.0"
         assert await show(True) == "True 1"
+
+
+@pytest.mark.parametrize("where", ["memory", "server"])
+async def test_with_copy_on_read_those_who_waited_for_one_load_share_nothing(
+    where: str, valkey_url: str, prefix: str
+) -> None:
+    options = CacheOptions(near=NearOptions(copy_on_read=True), redis=RedisStoreOptions(budget=3.0))
+    url = valkey_url if where == "server" else None
+    made: list[list[int]] = []
+
+    async def load() -> list[int]:
+        made.append([1])
+        await asyncio.sleep(0.05)  # the others come meanwhile
+        return made[-1]
+
+    async with CacheManager(url, namespace=prefix, options=options) as cache:
+        readers = await asyncio.gather(*[cache.get_or_load("k", load) for _ in range(5)])
+        assert len(made) == 1
+        for number, reader in enumerate([*made, *readers]):
+            assert reader == [1], "a reader sees what another one did to its value"
+            reader.append(number)
+        assert await cache.get("k") == [1]
