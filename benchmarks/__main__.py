@@ -21,6 +21,7 @@ from benchmarks import (
     jobs_enqueue,
     jobs_pickup,
     jobs_recovery,
+    loop_lag,
 )
 from benchmarks.errors import BenchmarkError
 from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish, until_terminated
@@ -36,6 +37,7 @@ BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
     "jobs_enqueue": jobs_enqueue.run,
     "jobs_pickup": jobs_pickup.run,
     "jobs_recovery": jobs_recovery.run,
+    "loop_lag": loop_lag.run,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import subprocess
@@ -334,3 +335,19 @@ async def test_a_service_can_do_without(valkey_url: str) -> None:
 def test_options_that_do_not_fit_are_refused_by_name(argument: str, value: Any) -> None:
     with pytest.raises(InvalidArgument, match=argument):
         LoopLagOptions(**{argument: value})
+
+
+def test_the_benchmark_of_its_cost_runs(tmp_path: Path) -> None:
+    arguments = ("loop_lag", "--quick", "--rounds", "1", "--size", "500", "--json", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "loop_lag.quick.json").read_text())
+    assert len(found["points"]) == 3
+    assert len(found["goals"]) == 2
