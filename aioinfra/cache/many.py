@@ -213,7 +213,8 @@ class ReadMany:
         for key, error in made.refused.items():
             if key in wanted.ids:
                 raise error
-        return {key: made.values[key] for key in wanted.ids if key in made.values}
+        own = self._reads.own
+        return {key: own(made.values[key], wanted.kind) for key in wanted.ids if key in made.values}
 
     async def _make(self, wanted: Many, parts: Mapping[str, _Part]) -> Made:
         """Load and store."""

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aioinfra.cache.cached_many import cached_many
 from aioinfra.cache.decorator import cached
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions, NearOptions
@@ -69,3 +70,22 @@ async def test_with_copy_on_read_those_who_waited_for_one_load_share_nothing(
             assert reader == [1], "a reader sees what another one did to its value"
             reader.append(number)
         assert await cache.get("k") == [1]
+
+
+async def test_with_copy_on_read_those_who_waited_for_one_batch_share_nothing() -> None:
+    async with CacheManager(options=CacheOptions(near=NearOptions(copy_on_read=True))) as cache:
+        runs = 0
+
+        @cached_many(ttl=60, cache=cache)
+        async def load(numbers: list[int]) -> dict[int, list[int]]:
+            nonlocal runs
+            runs += 1
+            await asyncio.sleep(0.05)  # the others come meanwhile
+            return {number: [number] for number in numbers}
+
+        readers = await asyncio.gather(*[load([1, 2]) for _ in range(5)])
+        assert runs == 1
+        for reader in readers:
+            assert reader == {1: [1], 2: [2]}, "a reader sees what another one did to its value"
+            reader[1].append(9)
+        assert await load([1]) == {1: [1]}
