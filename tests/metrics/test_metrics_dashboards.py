@@ -118,6 +118,14 @@ def test_alerts_ask_for_what_is_in_the_catalogue() -> None:
     assert asked() <= BY_NAME.keys()
 
 
+def test_the_guides_table_is_the_catalogue() -> None:
+    guide = (ROOT / "docs" / "observability-metrics.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(aioinfra_\w+)` (\|.*\|)$", guide, re.MULTILINE))
+    assert told == {
+        name: f"| {spec.kind} | {', '.join(spec.labels)} | {spec.help} |" for name, spec in BY_NAME.items()
+    }
+
+
 def promtool(*arguments: str) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("no promtool on PATH")
