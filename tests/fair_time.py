@@ -47,3 +47,15 @@ def fair_time() -> float:
     if loop not in _LATENESS:
         _LATENESS[loop] = _Lateness()
     return time.monotonic() - _LATENESS[loop].sum()
+
+
+class Stopwatch:
+    """How long something takes, from here on."""
+
+    def __init__(self) -> None:
+        self._real = time.monotonic()
+        self._fair = fair_time()
+
+    def shows(self, least: float, below: float) -> bool:
+        """Whether so many seconds have passed: at least, and without what the machine kept from the loop, below."""
+        return time.monotonic() - self._real >= least and fair_time() - self._fair < below

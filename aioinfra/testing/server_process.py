@@ -97,6 +97,7 @@ class ServerProcess:
         self._password = password
         self._arguments = tuple(arguments)
         self._child: ChildProcess | None = None
+        self._frozen = False
 
     @property
     def address(self) -> Address:
@@ -112,6 +113,11 @@ class ServerProcess:
     def running(self) -> bool:
         """Whether the process exists, stopped or not."""
         return self._child is not None and self._child.running
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it was told to `freeze`, and not to `thaw` since."""
+        return self.running and self._frozen
 
     @property
     def log(self) -> str:
@@ -135,6 +141,7 @@ class ServerProcess:
         if self.running:
             raise LifecycleError("the server runs already")
         self._close_child()
+        self._frozen = False
         if not self.directory.exists():
             self._prepare()
         with (self.directory / "log").open("ab") as log:
@@ -156,10 +163,12 @@ class ServerProcess:
     def freeze(self) -> None:
         """SIGSTOP: it answers nothing, and its connections stay open. Returns when it stands still."""
         self._started().freeze()
+        self._frozen = True
 
     def thaw(self) -> None:
         """SIGCONT."""
         self._started().thaw()
+        self._frozen = False
 
     def answers(self, timeout: float = 0.2) -> bool:
         """Whether PING is answered within ``timeout`` seconds: it is up and has loaded its data. Blocks."""
