@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -75,6 +76,8 @@ class Logging:
         line = self._complaint("the stream", error)
         if self._files is not None:
             self._files.put(line, logging.ERROR, "aioinfra.logs")
+            return
+        if sys.__stderr__ is None:  # closed from the start: the number may be a socket's by now
             return
         with suppress(OSError):
             DescriptorTarget(_STDERR).write_at_once(line)

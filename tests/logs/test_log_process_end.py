@@ -22,6 +22,7 @@ from aioinfra.jobs.client import JobClient
 from aioinfra.jobs.job import JobRequest
 
 LINES = 5_000
+pytestmark = pytest.mark.timeout(180)
 Run = Callable[[str], Counter[str]]
 
 COMMON = """
@@ -103,7 +104,7 @@ def output_of(arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None
     ended = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
-        timeout=60,
+        timeout=150,
         check=False,
         env={**outer, **env},
         cwd=cwd,
