@@ -21,7 +21,9 @@ from benchmarks import (
     jobs_enqueue,
     jobs_pickup,
     jobs_recovery,
+    log_path,
     loop_lag,
+    web_middleware,
 )
 from benchmarks.errors import BenchmarkError
 from benchmarks.harness import RESULTS, Answer, Bystanders, progress, publish, until_terminated
@@ -37,7 +39,9 @@ BENCHMARKS: Final[dict[str, Callable[[Plan], Coroutine[Any, Any, Answer]]]] = {
     "jobs_enqueue": jobs_enqueue.run,
     "jobs_pickup": jobs_pickup.run,
     "jobs_recovery": jobs_recovery.run,
+    "log_path": log_path.run,
     "loop_lag": loop_lag.run,
+    "web_middleware": web_middleware.run,
 }
 
 

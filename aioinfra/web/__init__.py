@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from aioinfra.web.middleware import App, RequestMiddleware
-from aioinfra.web.routes import health_routes, metrics_route, service_lifespan, service_routes
+from aioinfra.web.routes import (
+    health_routes,
+    metrics_route,
+    operations_app,
+    service_lifespan,
+    service_routes,
+)
 from aioinfra.web.service_middleware import ServiceMiddleware
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "ServiceMiddleware",
     "health_routes",
     "metrics_route",
+    "operations_app",
     "service_lifespan",
     "service_routes",
 ]

@@ -67,6 +67,7 @@ class RequestMiddleware:
         token = context.open_scope({context.REQUEST_ID: request_id, **_trace(headers)})
         tracing = current_tracing()
         response = _Response(send, request_id, tracing)
+        path = scope["path"]  # Litestar leaves there what is below a mount
         outside = scope.get("app")  # an application that this is inside of; those within put themselves there
         observer = self._observer
         if observer is not None:
@@ -83,7 +84,7 @@ class RequestMiddleware:
                 await _answer_failure(outside, scope, response)
             raise
         finally:
-            self._ended(scope, response, time.perf_counter() - started)
+            self._ended(scope, path, response, time.perf_counter() - started)
             context.close_scope(token)
 
     def _accepted(self, scope: Scope) -> dict[str, str]:
@@ -105,7 +106,7 @@ class RequestMiddleware:
 
         await in_server_span(tracing, self._app, scope, headers, call, answered)
 
-    def _ended(self, scope: Scope, response: _Response, seconds: float) -> None:
+    def _ended(self, scope: Scope, path: str, response: _Response, seconds: float) -> None:
         method = _method(scope)
         route = self._templates.of(scope)
         status = response.status or CLIENT_GONE
@@ -116,7 +117,7 @@ class RequestMiddleware:
             access.info(
                 "request",
                 method=method,
-                path=scope["path"],
+                path=path,
                 route=route,
                 status=status,
                 seconds=round(seconds, 6),
@@ -145,14 +146,16 @@ class _Response:
         self.header = (REQUEST_ID_HEADER, request_id.encode("ascii"))
         self.status = 0
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """The server's own awaitable: a coroutine around it would cost every message of every response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            others = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
-            message = {**message, "headers": [*others, self.header]}
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
+            headers.append(self.header)
+            message = {**message, "headers": headers}
             if self._tracing is not None:
                 self._tracing.note()  # a span that the framework made: for the access line and the metrics
-        await self._send(message)
+        return self._send(message)
 
 
 async def _answer_failure(outside: Any, scope: Scope, response: _Response) -> None:

@@ -27,16 +27,19 @@ class RouteTemplates:
         effective = (scope.get("fastapi") or {}).get("effective_route_context")
         route = scope.get("route")
         path = getattr(effective, "path", None) or getattr(route, "path", None) or scope.get("path_template")
-        if path is None:
+        if not path:
             path = _path_of_endpoint(scope)
-        if path is None:
-            return UNMATCHED
+        if not path:
+            return _litestars_mount(scope)
+        root = str(scope.get("root_path") or "")
         if _is_mount(route):  # the mounted application has no routes of its own, or none that fits
-            return f"{path}/*"
-        return self._mount_path(scope, route) + str(path)
+            # Where the path of a mount with parameters would be, root_path has their values.
+            root = root.removesuffix(path) if root.endswith(path) else ""
+            path = f"{path}/*"
+        return self._mount_path(scope, route, root) + str(path) if root else str(path)
 
-    def _mount_path(self, scope: Mapping[str, Any], route: Any) -> str:
-        mounted, root = str(scope.get("app_root_path") or ""), str(scope.get("root_path") or "")
+    def _mount_path(self, scope: Mapping[str, Any], route: Any, root: str) -> str:
+        mounted = str(scope.get("app_root_path") or "")
         below = root[len(mounted) :] if root.startswith(mounted) else ""
         own = getattr(route, "param_convertors", {})
         if not below or not set(scope.get("path_params") or {}) <= set(own):
@@ -56,6 +59,16 @@ def _path_of_endpoint(scope: Mapping[str, Any]) -> str | None:
         return None
     routes = getattr(scope.get("app"), "routes", ())
     return next((str(route.path) for route in routes if getattr(route, "endpoint", None) is endpoint), None)
+
+
+def _litestars_mount(scope: Mapping[str, Any]) -> str:
+    """Litestar gives what it mounts no template. The mount's path takes no parameters. O(routes), like a match."""
+    handler = scope.get("route_handler")
+    if not getattr(handler, "is_mount", False):
+        return UNMATCHED
+    routes = getattr(scope.get("litestar_app") or scope.get("app"), "routes", ())
+    paths = (str(route.path) for route in routes if getattr(route, "route_handler", None) is handler)
+    return next((f"{path.rstrip('/')}/*" for path in paths), UNMATCHED)
 
 
 def _is_mount(route: Any) -> bool:

@@ -13,13 +13,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import msgspec
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from aioinfra.metrics.exposition import CONTENT_TYPE, render
+from aioinfra.metrics.exposition import answer
 from aioinfra.metrics.registry import MetricsRegistry
 from aioinfra.service import Service
+from aioinfra.web.middleware import App, Receive, Scope, Send
 
 _HEALTH_TIMEOUT = 5.0
 
@@ -27,10 +29,14 @@ logger = logging.getLogger("aioinfra.web")
 
 
 def metrics_route(registry: MetricsRegistry, path: str = "/metrics") -> Route:
-    """The page that Prometheus scrapes. Rendered in chunks between which the loop goes on."""
+    """The page that Prometheus scrapes, in the format that it asks for: OpenMetrics has the exemplars.
 
-    async def metrics(_: Request) -> Response:
-        return Response(await render(registry), media_type=CONTENT_TYPE)
+    Rendered in chunks between which the loop goes on.
+    """
+
+    async def metrics(request: Request) -> Response:
+        page, content_type = await answer(registry, request.headers.get("accept"))
+        return Response(page, media_type=content_type)
 
     return Route(path, metrics)
 
@@ -67,6 +73,22 @@ def service_routes(service: Service) -> list[BaseRoute]:
         return await service.health() if service.is_open else {"status": "down", "error": "not open"}
 
     return [metrics_route(service.metrics), *health_routes(check)]
+
+
+def operations_app(service: Service) -> App:
+    """All operations pages as one ASGI application, to mount where an application's routes are not Starlette's."""
+    pages = Starlette(routes=service_routes(service))
+
+    async def operations(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            tidy = (
+                f"/{scope['path'].strip('/')}"  # Litestar gives "/metrics/" to what it mounts, or "metrics/"
+            )
+            if tidy != scope["path"]:
+                scope = {**scope, "path": tidy}
+        await pages(scope, receive, send)
+
+    return operations
 
 
 def service_lifespan(service: Service) -> Callable[[Any], AbstractAsyncContextManager[None]]:
