@@ -32,5 +32,5 @@ def check_ttl(ttl: Ttl, default: Lifetime, argument: str = "ttl") -> float | Non
 
 
 def milliseconds(ttl: float) -> int:
-    """For the server's PX: whole, and never 0."""
-    return max(1, math.ceil(ttl * 1000))
+    """For the server's PX: whole, and never 0. What times since the epoch lose as binary64 adds no millisecond."""
+    return max(1, math.ceil(round(ttl * 1000, 2)))

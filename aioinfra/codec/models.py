@@ -55,6 +55,8 @@ def to_plain(value: Any) -> Any:
 
 def restore(kind: Any, plain: Any) -> Any:
     """msgspec's ``dec_hook``: a model from plain values, in pydantic's JSON mode (strict models work)."""
+    if kind is object:  # to msgspec a class like any other; in an annotation it means whatever is there
+        return plain
     if not is_model(kind):
         raise NotImplementedError
     return kind.model_validate_json(msgspec.json.encode(plain))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import pytest
 
@@ -11,6 +12,8 @@ from aioinfra.cache.decorator import cached
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions, NearOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
+from aioinfra.cache.ttl import milliseconds
+from aioinfra.errors import EncodeError
 
 
 async def test_a_call_that_names_its_cache_is_not_answered_to_one_that_ran_beside_it() -> None:
@@ -89,3 +92,37 @@ async def test_with_copy_on_read_those_who_waited_for_one_batch_share_nothing() 
             assert reader == {1: [1], 2: [2]}, "a reader sees what another one did to its value"
             reader[1].append(9)
         assert await load([1]) == {1: [1]}
+
+
+@pytest.mark.parametrize("serialization", ["json", "msgpack"])
+async def test_object_in_an_annotation_takes_any_plain_value(
+    serialization: Literal["json", "msgpack"],
+) -> None:
+    options = CacheOptions(near=NearOptions(enabled=False))  # else the second call is not read back
+    async with CacheManager(serialization=serialization, options=options) as cache:
+        runs = 0
+
+        @cached(ttl=60, cache=cache)
+        async def load(number: int) -> dict[str, object]:
+            nonlocal runs
+            runs += 1
+            return {"number": number, "names": ["a", None], "share": 0.5}
+
+        assert await load(1) == await load(1) == {"number": 1, "names": ["a", None], "share": 0.5}
+        assert runs == 1
+
+        @cached(ttl=60, cache=cache)
+        async def odd() -> dict[str, object]:
+            return {"when": {1, 2}}
+
+        with pytest.raises(EncodeError):
+            await odd()
+
+
+def test_the_grain_of_times_adds_no_millisecond_to_a_time_to_live() -> None:
+    created = 1_795_000_000.123456
+    for seconds in (0.5, 1.0, 100.0, 3600.0):
+        for took in (0.0, 0.0123456, 1.7):
+            assert milliseconds((created + took + seconds) - created - took) == seconds * 1000
+    assert milliseconds(1e-9) == 1
+    assert milliseconds(0.0011) == 2
