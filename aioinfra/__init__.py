@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aioinfra.backoff import Backoff
     from aioinfra.cache.cached_many import cached_many
     from aioinfra.cache.decorator import cached
+    from aioinfra.cache.default import use_cache
     from aioinfra.cache.freshness import Freshness
     from aioinfra.cache.glob import escape
     from aioinfra.cache.manager import CacheManager
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from aioinfra.jobs.retry import Retry
     from aioinfra.jobs.task import task
     from aioinfra.logs.setup import get_logger, setup_logging
-    from aioinfra.service import Service
+    from aioinfra.service import CacheSetup, Service
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "JobMiddleware": "aioinfra.jobs.middleware",
     "JobStatus": "aioinfra.jobs.job",
     "CacheOptions": "aioinfra.cache.options",
+    "CacheSetup": "aioinfra.service",
     "Freshness": "aioinfra.cache.freshness",
     "NearOptions": "aioinfra.cache.options",
     "MISS": "aioinfra.cache.store",
@@ -60,6 +62,7 @@ _HOMES = {
     "set_request_context": "aioinfra.context",
     "setup_logging": "aioinfra.logs.setup",
     "task": "aioinfra.jobs.task",
+    "use_cache": "aioinfra.cache.default",
 }
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "Backoff",
     "CacheManager",
     "CacheOptions",
+    "CacheSetup",
     "Freshness",
     "JobContext",
     "JobHandle",
@@ -89,6 +93,7 @@ __all__ = [
     "set_request_context",
     "setup_logging",
     "task",
+    "use_cache",
 ]
 
 

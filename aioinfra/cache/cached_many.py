@@ -18,24 +18,23 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+from weakref import WeakKeyDictionary
 
+from aioinfra.cache.annotation import Shape
 from aioinfra.cache.decorator import (
     CACHE_ARGUMENT,
     CachedOptions,
     CacheSource,
-    _return_annotation,
-    default_cache,
 )
+from aioinfra.cache.default import default_cache
 from aioinfra.cache.explanation import Explanation
-from aioinfra.cache.keys import check_key
 from aioinfra.cache.kind import Kind
-from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.manager import CacheManager, Mode
 from aioinfra.cache.many import Many
 from aioinfra.cache.many_plan import ID, ManyPlan, check_ids, value_annotation
 from aioinfra.cache.store import Ttl
 from aioinfra.cache.tags import namespace_tag
-from aioinfra.codec.schema import fingerprint
-from aioinfra.errors import InvalidArgument
+from aioinfra.errors import EncodeError, InvalidArgument
 
 P = ParamSpec("P")
 K = TypeVar("K")
@@ -55,19 +54,28 @@ class CachedMany(Generic[P, K, V]):
         functools.update_wrapper(self, function)
         self._function: Callable[..., Any] = function
         self._options = options
+        self._source = options.cache
         self._namespace = (namespace_tag(options.namespace),) if options.namespace else ()
-        self._annotation: Any = Any
-        self._start = ""  # of the keys; known when the annotation is, at the first call
+        self._shape = Shape(function, functools.partial(options.start, function), value_annotation)
         self._known: tuple[CacheManager | None, Kind | None] = (None, None)
+        self._kinds: WeakKeyDictionary[CacheManager, Kind] = WeakKeyDictionary()
         if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
             inspect.markcoroutinefunction(self)
 
     async def __call__(self, ids: Collection[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
         return await self.read((ids, *args), kwargs)
 
+    async def strong(self, ids: Collection[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
+        """The same, by what the server says now: L1 is not asked."""
+        return await self.read((ids, *args), kwargs, mode="strong")
+
     async def refresh(self, ids: Collection[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
         """Run the function for all of these ids now, whatever is stored, store its results and return them."""
-        return await self.read((ids, *args), kwargs, refresh=True)
+        return await self.read((ids, *args), kwargs, mode="refresh")
+
+    def tags_for(self, id: K, /, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:  # noqa: A002 - what it is
+        """The tags that the result for one id carries."""
+        return self.tags_of((), id, args, kwargs)
 
     async def invalidate(self, *ids: K, **arguments: Any) -> int:
         """Forget the results for these ids; how many there were. A load under way is not stored.
@@ -96,21 +104,24 @@ class CachedMany(Generic[P, K, V]):
         return await cache.explain(key, self._kind(cache))
 
     async def read(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, refresh: bool = False
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, mode: Mode = "read"
     ) -> dict[Any, Any]:
         """A call with all of its arguments, those of a method with its receiver."""
         cache = self._cache(kwargs)
         arguments = self._plan.bound(args, kwargs)
         at = self._plan.at
         ids = check_ids(self._plan.name, arguments.pop(self._plan.name))
-        start = cache.namespace + self._key_start()
+        start = cache.namespace + (self._shape.start or self._shape.resolve())
         keys = [start + text for text in self._plan.texts(ids, arguments)]
 
         def load(missing: list[Any]) -> Any:
             return self._function(*args[:at], missing, *args[at + 1 :], **kwargs)
 
         wanted = Many(dict(zip(keys, ids, strict=True)), load, self._kind(cache), self._tags(arguments))
-        return await cache.read_many(wanted, refresh=refresh)
+        try:
+            return await cache.read_many(wanted, mode=mode)
+        except EncodeError as error:
+            raise self._shape.explained(error) from None
 
     async def forget(self, receiver: tuple[Any, ...], ids: Collection[Any], arguments: dict[str, Any]) -> int:
         """`invalidate`, for a method with its receiver."""
@@ -122,8 +133,18 @@ class CachedMany(Generic[P, K, V]):
     ) -> list[str]:
         """The keys of ids for the other arguments."""
         arguments = self._plan.bound((*receiver, ids, *args), kwargs)
-        start = self._key_start()
+        start = self._shape.start or self._shape.resolve()
         return [start + text for text in self._plan.texts(check_ids(self._plan.name, ids), arguments)]
+
+    def tags_of(
+        self, receiver: tuple[Any, ...], item: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, ...]:
+        """`tags_for`, for a method with its receiver."""
+        kwargs.pop(CACHE_ARGUMENT, None)
+        arguments = self._plan.bound((*receiver, [item], *args), kwargs)
+        del arguments[self._plan.name]
+        tags = self._tags(arguments)
+        return () if tags is None else tags(item)
 
     def _tags(self, arguments: dict[str, Any]) -> Callable[[Any], tuple[str, ...]] | None:
         templates, namespace = self._plan.tags, self._namespace
@@ -143,27 +164,33 @@ class CachedMany(Generic[P, K, V]):
         given = kwargs.pop(CACHE_ARGUMENT, None) if kwargs else None
         if given is not None and not isinstance(given, CacheManager):
             raise InvalidArgument(CACHE_ARGUMENT, "must be a CacheManager")
-        source = given if given is not None else self._options.cache
+        source = given if given is not None else self._source
         if source is None:
             return default_cache.require()
         return source if isinstance(source, CacheManager) else source()
 
-    def _key_start(self) -> str:
-        if not self._start:
-            # Not at decoration: the annotation may name its own class, or one that is defined below.
-            self._annotation = value_annotation(_return_annotation(self._function))
-            start = f"{self._options.start(self._function)}:{fingerprint(self._annotation)}:"
-            self._start = check_key(start, "function")
-        return self._start
-
     def _kind(self, cache: CacheManager) -> Kind:
-        """How a cache keeps these results; made once for the cache used last."""
+        """How a cache keeps these results; made once for each cache, since L1 goes by it."""
         known, kind = self._known
         if known is not cache or kind is None:
-            options = self._options
-            kind = cache.kind(options.ttl, self._annotation, options.failures(), options.freshness())
+            kind = self._kinds.get(cache)
+            if kind is None:
+                options = self._options
+                kind = cache.kind(
+                    options.ttl, self._shape.annotation, options.failures(), options.freshness()
+                )
+                self._kinds[cache] = kind
             self._known = (cache, kind)
         return kind
+
+    def on(self, cache: CacheManager) -> Self:
+        """The same function with another cache: ``await load_users.on(cache)([1, 2])``. See `CachedFunction.on`."""
+        if not isinstance(cache, CacheManager):
+            raise InvalidArgument("cache", "must be a CacheManager")
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        made._source = cache
+        return made
 
 
 class BoundMany(Generic[P, K, V]):
@@ -183,7 +210,19 @@ class BoundMany(Generic[P, K, V]):
 
     async def refresh(self, ids: Collection[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
         """See `CachedMany.refresh`."""
-        return await self.__func__.read((self.__self__, ids, *args), kwargs, refresh=True)
+        return await self.__func__.read((self.__self__, ids, *args), kwargs, mode="refresh")
+
+    async def strong(self, ids: Collection[K], /, *args: P.args, **kwargs: P.kwargs) -> dict[K, V]:
+        """See `CachedMany.strong`."""
+        return await self.__func__.read((self.__self__, ids, *args), kwargs, mode="strong")
+
+    def tags_for(self, id: K, /, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:  # noqa: A002 - what it is
+        """See `CachedMany.tags_for`."""
+        return self.__func__.tags_of((self.__self__,), id, args, kwargs)
+
+    def on(self, cache: CacheManager) -> BoundMany[P, K, V]:
+        """See `CachedMany.on`."""
+        return BoundMany(self.__func__.on(cache), self.__self__)
 
     async def invalidate(self, *ids: K, **arguments: Any) -> int:
         """See `CachedMany.invalidate`."""

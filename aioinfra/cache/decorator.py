@@ -35,7 +35,7 @@ from typing import (
 )
 from weakref import WeakKeyDictionary
 
-from aioinfra.cache.annotation import NO_PROBLEM, return_annotation, unresolved
+from aioinfra.cache.annotation import Shape
 from aioinfra.cache.default import default_cache
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.explanation import Explanation
@@ -46,7 +46,6 @@ from aioinfra.cache.manager import CacheManager, Mode
 from aioinfra.cache.store import Ttl
 from aioinfra.cache.tag_template import TagTemplates
 from aioinfra.cache.tags import namespace_tag
-from aioinfra.codec.schema import fingerprint
 from aioinfra.errors import EncodeError, InvalidArgument
 from aioinfra.qualified_name import qualified_name
 
@@ -151,14 +150,13 @@ class CachedFunction(_Hot, Generic[P, R]):
         functools.update_wrapper(self, function)
         self._function = function
         self._options = options
+        self._source = options.cache
         self._plan = KeyPlan(function, options.ignore)
         namespace = (namespace_tag(options.namespace),) if options.namespace else ()
         templates = TagTemplates(options.tags, self._plan.names)
         self._templates = None if templates.fixed is not None else templates
         self._tags = (*namespace, *(templates.fixed or ()))
-        self._annotation: Any = Any
-        self._problem = NO_PROBLEM  # why the annotation is not known
-        self._start = ""  # of the keys; known when the annotation is, at the first call
+        self._shape = Shape(function, functools.partial(options.start, function))
         self._known: tuple[CacheManager | None, Kind | None] = (None, None)
         self._kinds: WeakKeyDictionary[CacheManager, Kind] = WeakKeyDictionary()
         if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
@@ -189,12 +187,12 @@ class CachedFunction(_Hot, Generic[P, R]):
     def _warm(self, args: tuple[Any, ...], known: tuple[CacheManager | None, Kind | None]) -> None:
         """Remember the entry of a call, if L1 has one now, so that the next hit needs no key."""
         cache, value_kind = known
-        if self._options.cache is None and cache is not default_cache.current:
+        if self._source is None and cache is not default_cache.current:
             return
         kinds = tuple(map(type, args))
         if not kinds or not _HOT_TYPES.issuperset(kinds):
             return
-        if cache is None or value_kind is None or callable(self._options.cache):
+        if cache is None or value_kind is None or callable(self._source):
             return
         near, entry = cache.near_entry(self._key(args, {}), value_kind)
         if near is None or entry is None or entry.payload is not None or near.now is not monotonic:
@@ -221,14 +219,14 @@ class CachedFunction(_Hot, Generic[P, R]):
         load = functools.partial(self._function, *args, **kwargs)
         tags = self._tags if self._templates is None else self._all_tags(args, kwargs)
         reading = cache.read_through(key, load, self._kind(cache), tags, mode=mode)
-        return self._explaining(reading) if self._problem else reading
+        return self._explaining(reading) if self._shape.problem else reading
 
     async def _explaining(self, reading: Coroutine[Any, Any, Any]) -> Any:
         """Where the annotation is not known, that may be why a result cannot be kept."""
         try:
             return await reading
         except EncodeError as error:
-            raise unresolved(error, qualified_name(self._function), self._problem) from None
+            raise self._shape.explained(error) from None
 
     def _all_tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
         made = self._templates.tags(self._plan.bound(args, kwargs)) if self._templates is not None else ()
@@ -270,17 +268,13 @@ class CachedFunction(_Hot, Generic[P, R]):
             raise InvalidArgument(CACHE_ARGUMENT, "must be a CacheManager")
         if given is not None:
             return given
-        source = self._options.cache
+        source = self._source
         if source is None:
             return default_cache.require()
         return source if isinstance(source, CacheManager) else source()
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        if not self._start:
-            # Not at decoration: the annotation may name its own class, or one that is defined below.
-            self._annotation, self._problem = return_annotation(self._function)
-            self._start = f"{self._options.start(self._function)}:{fingerprint(self._annotation)}:"
-        return self._start + self._plan.text(args, kwargs)
+        return (self._shape.start or self._shape.resolve()) + self._plan.text(args, kwargs)
 
     def _kind(self, cache: CacheManager) -> Kind:
         """How a cache keeps these results; made once for each cache, since L1 goes by it."""
@@ -289,7 +283,9 @@ class CachedFunction(_Hot, Generic[P, R]):
             kind = self._kinds.get(cache)
             if kind is None:
                 options = self._options
-                kind = cache.kind(options.ttl, self._annotation, options.failures(), options.freshness())
+                kind = cache.kind(
+                    options.ttl, self._shape.annotation, options.failures(), options.freshness()
+                )
                 self._kinds[cache] = kind
             self._known = (cache, kind)
         return kind
@@ -307,7 +303,7 @@ class CachedFunction(_Hot, Generic[P, R]):
         made = object.__new__(type(self))
         vars(made).update(vars(self))
         _Hot.__init__(made)
-        made._options = replace(self._options, cache=cache)
+        made._source = cache
         return made
 
 

@@ -296,10 +296,12 @@ class CacheManager(AtomicVerbs, ClearingVerbs, PlainVerbs):
             return self._reads.refresh(full, load, kind, tags)
         return self._reads.get_or_load(full, load, kind, tags, strong=mode == "strong")
 
-    def read_many(self, wanted: Many, *, refresh: bool = False) -> Coroutine[Any, Any, dict[Any, Any]]:
+    def read_many(self, wanted: Many, *, mode: Mode = "read") -> Coroutine[Any, Any, dict[Any, Any]]:
         """Values of a kind by id, from L1, the server or the loader. For decorators; the keys are full."""
         reading = ReadMany(self._reads, self._figures)
-        return reading.refresh(wanted) if refresh else reading.get_or_load(wanted)
+        if mode == "refresh":
+            return reading.refresh(wanted)
+        return reading.get_or_load(wanted, strong=mode == "strong")
 
     @property
     def namespace(self) -> str:

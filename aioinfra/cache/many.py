@@ -109,8 +109,10 @@ class ReadMany:
         self._flights = reads.flights
         self._register = reads.flights._by_key  # noqa: SLF001 - parts of batches stand in the same register
 
-    async def get_or_load(self, wanted: Many) -> dict[Any, Any]:
+    async def get_or_load(self, wanted: Many, *, strong: bool = False) -> dict[Any, Any]:
         """The values by id, in order, but for ids that the loader does not know. One round trip when all is there.
+
+        ``strong``: by what the server says now, for L1 is not asked; what is being loaded is joined.
 
         Raises:
             StoreError: the store could not be read.
@@ -118,14 +120,14 @@ class ReadMany:
             InvalidArgument: the loader is no async function, or gave no mapping.
             Exception: what the loader raised.
         """
-        values, asked = self._at_hand(wanted)
+        values, asked = ({}, list(wanted.ids)) if strong else self._at_hand(wanted)
         batches, asked = self._under_way(asked)
         if asked:
             landed = self._flights.landed
-            values.update(await self._read(asked, wanted.kind))
+            values.update(await self._read(asked, wanted.kind, strong=strong))
             missing = [key for key in asked if key not in values]
             if missing and self._flights.landed != landed:  # they may have been stored meanwhile
-                values.update(await self._read(missing, wanted.kind))
+                values.update(await self._read(missing, wanted.kind, strong=strong))
                 missing = [key for key in missing if key not in values]
             others, missing = self._under_way(missing)
             batches.update(others)
@@ -173,10 +175,12 @@ class ReadMany:
                 others.append(key)
         return batches, others
 
-    async def _read(self, keys: list[str], kind: Kind) -> dict[str, Any]:
+    async def _read(self, keys: list[str], kind: Kind, *, strong: bool) -> dict[str, Any]:
         """What the store has. One round trip, for tags that are not known here one more."""
         figures, started = self._figures, self._reads.layers.clock.monotonic()
-        found, near = await figures.timed("mget", get_many(self._reads, keys, kind), quiet=True)
+        found, near = await figures.timed(
+            "mget", get_many(self._reads, keys, kind, strong=strong), quiet=True
+        )
         values = {key: value for key, value in zip(keys, found, strict=True) if value is not MISS}
         figures.read_many(len(values), len(keys) - len(values), started, near=near)
         return values

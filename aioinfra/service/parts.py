@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from aioinfra.cache.decorator import default_cache
+from aioinfra.cache.default import default_cache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.observer import CacheObserver
 from aioinfra.cache.options import DEFAULT_NAMESPACE

@@ -16,10 +16,13 @@ import msgspec
 import pydantic
 import pytest
 
-from aioinfra.cache.decorator import cached, default_cache
+from aioinfra.cache.decorator import cached
+from aioinfra.cache.default import default_cache, use_cache
 from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.options import CacheOptions, NearOptions
+from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
-from aioinfra.errors import EncodeError, InvalidArgument, NotInstalled
+from aioinfra.errors import EncodeError, InvalidArgument, LifecycleError, NotInstalled
 
 
 @pytest.fixture(params=["memory", "server"])
@@ -116,6 +119,88 @@ async def test_the_cache_comes_from_the_call_or_the_decorator_or_the_process(pre
         assert await one.exists(bound.key_for())
         with pytest.raises(InvalidArgument, match="_cache_manager"):
             await bound(_cache_manager="redis://")  # type: ignore[call-arg]  # as above
+
+
+async def test_a_call_on_another_cache_is_typed_and_has_every_verb(default: CacheManager) -> None:
+    runs = 0
+
+    class Shop:
+        @cached(ttl=60, ignore=("self",), tags=("t",))
+        async def price(self, article: int) -> str:
+            nonlocal runs
+            runs += 1
+            return f"{article} EUR"
+
+    @cached(ttl=60)
+    async def double(number: int) -> int:
+        nonlocal runs
+        runs += 1
+        return 2 * number
+
+    async with CacheManager() as other:
+        for _ in range(3):
+            assert await double.on(other)(4) == 8
+            assert await Shop().price.on(other)(article=7) == "7 EUR"
+        assert runs == 2
+        assert await other.exists(double.key_for(4))
+        assert not await default.exists(double.key_for(4))
+        assert await double.on(other).strong(4) == 8
+        assert (await double.on(other).explain(4)).state == "fresh"
+        assert await Shop().price.on(other).refresh(7) == "7 EUR"
+        assert await Shop().price.on(other).invalidate(7)
+        assert await double.on(other).invalidate(4)
+        assert double.on(other).key_for(4) == double.key_for(4)
+        assert Shop().price.on(other).tags_for(7) == ("t",)
+    assert runs == 3
+    assert await double(4) == 8
+    with pytest.raises(InvalidArgument, match="cache"):
+        double.on("redis://")  # type: ignore[arg-type]  # a slip
+
+
+async def test_turning_from_cache_to_cache_keeps_what_l1_has_of_each(valkey_url: str, prefix: str) -> None:
+    """What L1 keeps is of one kind of values, so the kind must be the same at the next call."""
+
+    @cached(ttl=60)
+    async def load(number: int) -> User:
+        return User(number, {"a"})
+
+    # A busy machine is slow to answer and to confirm; this is not about that.
+    options = CacheOptions(redis=RedisStoreOptions(budget=3.0), near=NearOptions(max_staleness=60))
+    async with (
+        CacheManager(valkey_url, namespace=f"{prefix}one:", options=options) as one,
+        CacheManager(valkey_url, namespace=f"{prefix}two:", options=options) as two,
+    ):
+        for cache in (one, two):
+            async with asyncio.timeout(30):
+                while cache.get_stats()["l1_hits"] == 0:  # filled by a read once the server is heard
+                    await load.on(cache)(1)
+        before = [cache.get_stats()["l1_hits"] for cache in (one, two)]
+        for cache in (one, two) * 5:
+            await load.on(cache)(1)
+            await load(1, _cache_manager=cache)  # type: ignore[call-arg]  # as above
+        assert [cache.get_stats()["l1_hits"] for cache in (one, two)] == [hits + 10 for hits in before]
+
+
+async def test_a_plain_cache_can_be_the_default_of_decorated_functions() -> None:
+    @cached
+    async def load() -> int:
+        return 1
+
+    async with CacheManager() as cache, CacheManager() as other:
+        with use_cache(cache) as used:
+            assert used is cache
+            assert await load() == 1
+            with use_cache(cache):
+                assert await load() == 1
+            assert await cache.exists(load.key_for())
+            assert await load.invalidate()
+            with pytest.raises(LifecycleError), use_cache(other):
+                pass
+            assert await load() == 1
+        with pytest.raises(NotInstalled):
+            await load()
+        with pytest.raises(InvalidArgument), use_cache(None):  # type: ignore[arg-type]  # a slip
+            pass
 
 
 async def test_invalidate_and_refresh(default: CacheManager) -> None:
@@ -369,6 +454,29 @@ async def test_a_result_that_cannot_be_given_back_equal_is_refused(default: Cach
 
     with pytest.raises(EncodeError, match="annotated with its type"):
         await untyped()
+
+
+async def test_only_the_return_annotation_needs_to_be_known(default: CacheManager) -> None:
+    @cached(ignore=("session",))
+    async def load(session: Session, number: int) -> User:  # type: ignore[name-defined]  # noqa: F821 - the point
+        return User(number, {"a"})
+
+    for _ in range(2):
+        assert await load(None, 1) == User(1, {"a"})
+
+
+async def test_an_annotation_that_is_not_known_is_named_where_it_matters(default: CacheManager) -> None:
+    @cached
+    async def load() -> Elsewhere:  # type: ignore[name-defined]  # noqa: F821 - the point
+        return User(1, set())
+
+    @cached
+    async def plain() -> Elsewhere:  # type: ignore[name-defined]  # noqa: F821 - the point
+        return 1
+
+    with pytest.raises(EncodeError, match=r"load could not be resolved: 'Elsewhere' is not defined"):
+        await load()
+    assert [await plain(), await plain()] == [1, 1]
 
 
 def versions() -> tuple[Any, Any]:

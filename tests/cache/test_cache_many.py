@@ -19,6 +19,8 @@ from mypy import api
 from aioinfra.cache.cached_many import CachedMany, cached_many
 from aioinfra.cache.decorator import cached
 from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.options import CacheOptions, NearOptions
+from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import EncodeError, InvalidArgument, LifecycleError
 
@@ -250,6 +252,59 @@ async def test_tags_of_each_id(cache: CacheManager) -> None:
     await cache.clear(namespace="n")
     await load([1, 2, 3])
     assert loader.calls[2:] == [[1, 2, 3]] * 2
+
+
+async def test_a_strong_read_is_what_the_server_says_now(own_server: Callable[..., Any], prefix: str) -> None:
+    loader = Loader()
+    server = own_server()
+    options = CacheOptions(redis=RedisStoreOptions(budget=3.0), near=NearOptions(max_staleness=60))
+    async with (
+        RedisClient(server.url) as client,
+        CacheManager(server.url, namespace=prefix, options=options) as cache,
+    ):
+        load = made(loader, cache)
+        async with asyncio.timeout(30):
+            while cache.get_stats()["l1_hits"] == 0:
+                await load([1])
+        before = await commands(client, "mget")
+        assert list(await load([1])) == [1]
+        assert await commands(client, "mget") == before
+        assert list(await load.strong([1, 2])) == [1, 2]
+        assert (await commands(client, "mget"))["mget"] > before["mget"]
+        assert loader.calls == [[1], [2]]
+
+
+async def test_tags_and_another_cache_as_for_functions_of_one_value(cache: CacheManager) -> None:
+    loader = Loader()
+    load = made(loader, cache, tags=["user:{id}:{locale}"], namespace="n")
+    assert load.tags_for(3, locale="de")[-1] == "user:3:de"
+    assert len(load.tags_for(3)) == 2
+    assert made(loader, cache).tags_for(3) == ()
+
+    class Shop:
+        @cached_many(cache=cache, ignore=("self",), tags=["price:{id}"])
+        async def prices(self, ids: list[int]) -> dict[int, str]:
+            return {item: f"{item} EUR" for item in ids}
+
+    assert Shop().prices.tags_for(7) == ("price:7",)
+    async with CacheManager() as other:
+        assert await Shop().prices.on(other)([7]) == {7: "7 EUR"}
+        assert await Shop().prices.on(other).strong([7]) == {7: "7 EUR"}
+        assert await other.exists(Shop().prices.key_for(7))
+        assert not await cache.exists(Shop().prices.key_for(7))
+        await load.on(other)([1])
+        await load.on(other)([1])
+        assert loader.calls == [[1]]
+        assert await load.on(other).invalidate(1) == 1
+
+
+async def test_an_annotation_that_is_not_known_is_named_where_it_matters(cache: CacheManager) -> None:
+    @cached_many(cache=cache)
+    async def load(ids: list[int]) -> dict[int, Elsewhere]:  # type: ignore[name-defined]  # noqa: F821 - the point
+        return {item: User(item, "x") for item in ids}
+
+    with pytest.raises(EncodeError, match="'Elsewhere' is not defined"):
+        await load([1])
 
 
 async def test_invalidate_refresh_and_none(cache: CacheManager) -> None:
