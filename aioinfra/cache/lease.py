@@ -18,6 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
+from aioinfra.cache.completed import completed
 from aioinfra.cache.names import Names
 from aioinfra.cache.ttl import milliseconds
 from aioinfra.cache.wakes import Waiter, Wakes
@@ -62,11 +63,12 @@ class Lease:
 
     async def store(self, data: bytes, ttl: float | None) -> bool:
         """Store the sealed value that was made, and end; False when it is late. Raises StoreError."""
-        self.ended = True
         leases = self._leases
         life = 0 if ttl is None else milliseconds(ttl)
         arguments = (self.token, self._clears, self._seen, data, life)
-        return bool(await leases.run(_script("lease_store"), leases.keys(self.key), arguments))
+        stored = await leases.run(_script("lease_store"), leases.keys(self.key), arguments)
+        self.ended = True  # not before: who is cancelled has to release it, which makes the store late
+        return bool(stored)
 
     async def release(self, failed_for: float = 0.0) -> None:
         """End without a value; with ``failed_for`` others are told to wait so many seconds."""
@@ -144,7 +146,8 @@ class Leases:
     async def ask(self, key: str, token: str, seen: bytes, *, patient: bool = False) -> Asked:
         """Ask for a lease. ``seen``: what of the stored value was seen and is not wanted; `ANYTHING` takes it.
 
-        After a failure only who is ``patient`` is told of it; another one leads.
+        After a failure only who is ``patient`` is told of it; another one leads. Who is cancelled meanwhile ends
+        when the answer has come, and leaves no lease.
 
         Raises:
             StoreError: the server refused; without a server, or with a full one, the answer is "none".
@@ -154,7 +157,7 @@ class Leases:
         force = seen == ANYTHING
         arguments = (token, milliseconds(self.seconds), seen, "1" if force else "0", "1" if patient else "0")
         try:
-            answer, *rest = await self.run(_script("lease"), self.keys(key), arguments)
+            answer, *rest = await self._asked(key, token, arguments)
         except (StoreUnavailable, StoreFull):
             return Asked("none")
         if answer == b"leads":
@@ -163,6 +166,20 @@ class Leases:
             return Asked("found")
         left = max(0, rest[0]) / 1000 + _SLACK
         return Asked("failed" if answer == b"failed" else "held", left)
+
+    async def _asked(self, key: str, token: str, arguments: tuple[str | bytes | int, ...]) -> Any:
+        asking = asyncio.ensure_future(self.run(_script("lease"), self.keys(key), arguments))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await completed(self._give_back(key, token, asking))
+            raise
+
+    async def _give_back(self, key: str, token: str, asking: asyncio.Future[Any]) -> None:
+        """Whoever asked is gone: end the lease that it may get. Not before the answer, which could be overtaken."""
+        await asyncio.wait([asking])
+        if not asking.cancelled() and asking.exception() is None and asking.result()[0] == b"leads":
+            await Lease(self, key, token, Asked("leads")).release()
 
     def lease(self, key: str, token: str, asked: Asked) -> Lease:
         """The lease that was given."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
+from aioinfra.cache.completed import completed
 from aioinfra.cache.dictionaries import CacheDictionaries
 from aioinfra.cache.entries import Entry
 from aioinfra.cache.epoch import Epoch
@@ -191,12 +192,11 @@ class Loading:
         try:
             return await self._load(flight, wanted, lease)
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
-            await asyncio.shield(self._end(lease, wanted))
+            await completed(self._end(keeping, lease, wanted))
 
-    async def _end(self, lease: Lease, wanted: Wanted) -> None:
+    async def _end(self, keeping: asyncio.Task[None], lease: Lease, wanted: Wanted) -> None:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         failed_for = wanted.kind.freshness.retry_after if self.failures.recent(wanted.key) else 0.0
         await lease.release(failed_for)
 

@@ -292,8 +292,11 @@ class Locks:
         return Lock(self, key, name, float(lease), None if wait is None else check_wait("wait", wait))
 
     async def aclose(self) -> None:
-        """Refuse who waits, release what is held."""
+        """Refuse who waits, release what is held; all of it, within some store budgets, also when cancelled."""
         self._closed = True
+        await completed(self._end())
+
+    async def _end(self) -> None:
         for key in self.gates:
             self.wakes.wake(key)
         await self.gates.idle.wait()

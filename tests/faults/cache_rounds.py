@@ -340,10 +340,11 @@ async def short_lives(url: str, prefix: str, rounds: int, draw: random.Random) -
         if found != GONE:
             tally.stale.append(f"{for_long}: {key} lives on")
 
-    async with RedisClient(url) as admin, pair(url, prefix) as (reader, writer):
+    async with RedisClient(url, _POOL) as admin, pair(url, prefix) as (reader, writer):
         await admin.execute("DEBUG", "SET-ACTIVE-EXPIRE", 0)
         try:
-            await admin.execute("EVAL", script, 1, f"long:{prefix}", long, deadline=60.0)
+            for part in range(long // 1_000):  # in one go it would be an outage
+                await admin.execute("EVAL", script, 1, f"long:{prefix}{part}:", 1_000)
             for first in range(0, rounds, 500):
                 await asyncio.gather(
                     *[live(reader, writer, f"k{number}") for number in range(first, min(first + 500, rounds))]

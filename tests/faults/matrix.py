@@ -151,7 +151,12 @@ ROWS = (
         "A caller is cancelled",
         "at each await in turn, before and after what it waits for",
         "no connection poisoned, no slot, lock, flight or task left behind",
-        (_FAULTS + "test_cancel.py",),
+        (
+            _FAULTS + "test_cancel.py",
+            _FAULTS + "test_cancel_cache.py",
+            _CACHE + "test_cache_locks.py::test_a_waiter_cancelled_at_any_suspension_leaves_no_lock",
+            _CACHE + "test_cache_fleet_flight.py::test_a_cache_that_closes_gives_its_leases_back",
+        ),
     ),
     Row(
         15,

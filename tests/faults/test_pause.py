@@ -11,7 +11,7 @@ from aioinfra import task
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
-from aioinfra.connection.pool import RedisClient
+from aioinfra.connection.pool import PoolOptions, RedisClient
 from aioinfra.errors import EnqueueUncertain, StoreUnavailable
 from aioinfra.jobs.client import JobClient
 from aioinfra.testing import RedisServer
@@ -78,7 +78,8 @@ async def test_a_cache_is_within_its_budget_and_nothing_old_is_read_after_it(
     async with (
         RedisServer() as server,
         CacheManager(server.url, namespace=prefix) as cache,
-        CacheManager(server.url, namespace=prefix, options=PATIENT) as other,
+        RedisClient(server.url, PoolOptions(socket_timeout=10.0)) as patient,
+        CacheManager(client=patient, namespace=prefix, options=PATIENT) as other,
     ):
         old = dict.fromkeys(keys, "old")
         await cache.mset(old, ttl=600)
