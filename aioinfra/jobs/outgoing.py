@@ -81,10 +81,12 @@ class RequestEncoder:
         return stored
 
     def _headers(self) -> Mapping[str, str]:
-        request_id = correlation.request_id()
-        if request_id is None:
-            return self._reply
-        return {correlation.REQUEST_ID: request_id, **self._reply}
+        here = correlation.current()
+        request_id, parent = here.get(correlation.REQUEST_ID), here.get(correlation.TRACEPARENT)
+        carried = self._reply if request_id is None else {correlation.REQUEST_ID: request_id, **self._reply}
+        if parent is None or correlation.parse_traceparent(parent) is None:
+            return carried
+        return {**carried, correlation.TRACEPARENT: parent}  # a span's, if the enqueue is in one, replaces it
 
     def _common(self, request: JobRequest[Any], headers: Mapping[str, str]) -> _Common:
         due = None if request.at is None else int(request.at * 1000)

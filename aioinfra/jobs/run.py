@@ -245,9 +245,13 @@ def scope_of(run: Run) -> dict[str, str]:
     request_id = job.headers.get(context.REQUEST_ID)
     if request_id is None or not context.is_valid_id(request_id):
         request_id = claim.job_id if context.is_valid_id(claim.job_id) else context.new_id()
-    return {
+    scope = {
         context.REQUEST_ID: request_id,
         "job_id": printable(claim.job_id),
         "task": job.function,
         "queue": claim.queue,
     }
+    parent = job.headers.get(context.TRACEPARENT)
+    if parent is not None and (sound := context.parse_traceparent(parent)) is not None:
+        scope[context.TRACEPARENT] = sound
+    return scope
