@@ -8,13 +8,17 @@ import logging
 import logging.config
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import arq
+import arq.logs
 import httpx
 import pytest
 import structlog
 import uvicorn
 import uvicorn.config
+from arq.connections import RedisSettings
 
 from aioinfra.logs import bound, current_logging, get_logger, setup_logging
 from aioinfra.logs.stdlib import PipelineHandler
@@ -197,6 +201,90 @@ async def test_uvicorn_writes_each_line_once(
     assert [line["message"] for line in logged.lines if line["logger_name"] == "app"] == ["handling"]
     out, err = capfd.readouterr()
     assert "GET /path" not in out + err
+
+
+async def greet(_ctx: dict[str, Any]) -> str:
+    return "hello"
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close")  # by arq, of its connection
+@pytest.mark.parametrize("order", ["logging first", "arq first"])
+async def test_arqs_worker_writes_each_line_once(
+    clean_logging: None, order: str, capfd: pytest.CaptureFixture[str], valkey_url: str, prefix: str
+) -> None:
+    """Its command line gives the logger ``arq`` a handler; a second setup_logging catches a late one."""
+    logged = Captured()
+    if order == "logging first":
+        logged.setup()
+    logging.config.dictConfig(arq.logs.default_log_config(verbose=False))
+    logged.setup()
+    server = RedisSettings(unix_socket_path=valkey_url.removeprefix("unix://").partition("?")[0])
+    redis = await arq.create_pool(server, default_queue_name=f"{prefix}arq")
+    await redis.enqueue_job("greet", _job_id=f"{prefix}job")
+    worker = arq.Worker(
+        [arq.func(f"{__name__}.greet", name="greet")], redis_pool=redis, queue_name=f"{prefix}arq", burst=True
+    )
+    await worker.async_run()
+    await worker.close()
+    lines = [line for line in logged.lines if line["logger_name"].startswith("arq")]
+    assert sum(line["message"].startswith("Starting worker for 1 functions") for line in lines) == 1
+    assert sum("→" in line["message"] and "greet()" in line["message"] for line in lines) == 1
+    assert sum("hello" in line["message"] for line in lines) == 1
+    out, err = capfd.readouterr()
+    assert "greet" not in out + err
+
+
+def test_an_application_that_had_configured_logging_by_itself_keeps_its_files_and_gets_its_console_back(
+    clean_logging: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"own": {"format": "own %(message)s"}},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "formatter": "own", "stream": "ext://sys.stderr"},
+            "file": {
+                "class": "logging.FileHandler",
+                "formatter": "own",
+                "filename": str(tmp_path / "own.log"),
+            },
+        },
+        "loggers": {"own": {"level": "INFO", "handlers": ["console", "file"], "propagate": False}},
+    }
+    logging.config.dictConfig(config)
+    own = logging.getLogger("own")
+    try:
+        own.info("before")
+        logged = Captured().setup()
+        logged.setup()
+        own.info("between")
+        get_logger("shop").info("ours")
+        assert [line["message"] for line in logged.lines] == ["between", "ours"]
+        logged.logging.uninstall()
+        own.info("after")
+        assert capsys.readouterr().err == "own before\nown after\n"
+        assert (tmp_path / "own.log").read_text() == "own before\nown between\nown after\n"
+        assert (own.level, own.propagate) == (logging.INFO, False)
+    finally:
+        for handler in list(own.handlers):
+            own.removeHandler(handler)
+            handler.close()
+        own.propagate = True
+
+
+def test_levels_change_at_run_time_for_the_standard_librarys_loggers_too(logged: Captured) -> None:
+    lib, below = logging.getLogger("lib"), logging.getLogger("lib.part")
+    below.debug("no")
+    logged.logging.set_level("debug", "lib")
+    below.debug("1")
+    logged.logging.set_levels("error,lib.part=info")
+    below.info("2")
+    lib.warning("no")
+    get_logger("shop").warning("no")
+    logged.logging.set_levels("debug")
+    below.debug("3")
+    get_logger("shop").debug("4")
+    assert [line["message"] for line in logged.lines] == ["1", "2", "3", "4"]
 
 
 def test_the_librarys_own_loggers_pass_once(logged: Captured) -> None:
