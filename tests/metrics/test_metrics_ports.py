@@ -66,6 +66,10 @@ def succeeded(address: str, queue: str) -> float:
     return page(address).get((FINISHED, (queue, WORK, "succeeded")), 0)
 
 
+def counted(addresses: list[str], queue: str) -> dict[str, float]:
+    return {address: succeeded(address, queue) for address in addresses}
+
+
 def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
@@ -116,44 +120,25 @@ async def workers(
         yield [await stack.enter_async_context(WorkerProcess(TARGET, wanted)) for _ in range(count)]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(180)
 async def test_four_workers_are_scraped_and_one_that_is_killed_takes_nothing_with_it(
-    environment: dict[str, str],
-    client: JobClient,
-    queue: str,
-    tmp_path: Path,
-    prometheus: Callable[[str], Prometheus],
+    environment: dict[str, str], client: JobClient, queue: str, tmp_path: Path
 ) -> None:
     environment["PROMETHEUS_PORT"] = str(first := free_range(8))
     targets = tmp_path / "state" / "metrics-targets.json"
-    targets.parent.mkdir()
-    server = prometheus(
-        f"  - {{job_name: aioinfra, file_sd_configs: [{{files: ['{targets}'], refresh_interval: 1s}}]}}"
-    )
     async with workers(4, environment) as started:
         addresses = await until(lambda: len(found := listed(targets)) == 4 and found)
         assert len({port_of(address) for address in addresses}) == 4
         assert all(first <= port_of(address) for address in addresses)
         await _run_jobs(client, queue, 40)
-        counts = {address: succeeded(address, queue) for address in addresses}
-        assert sum(counts.values()) == 40
-        await server.until(
-            lambda: sum(value for _, value in server.samples('up{service="shop"}')) == 4, PATIENCE
-        )
+        counts = await until(lambda: sum((now := counted(addresses, queue)).values()) == 40 and now)
 
         dead = await _kill(started[1], addresses)
         others = sorted(set(addresses) - {dead})
-        assert {address: succeeded(address, queue) for address in others} == {
-            address: counts[address] for address in others
-        }
+        assert counted(others, queue) == {address: counts[address] for address in others}
         assert await until(lambda: all(map(page, others)) and sorted(listed(targets)) == others)
         await _run_jobs(client, queue, 30)
-        assert sum(succeeded(address, queue) for address in others) == 70 - counts[dead]
-        await server.until(
-            lambda: set(server.targets()) == {f"http://{one}/metrics" for one in others}, PATIENCE
-        )
-        up = server.samples('up{service="shop",role="worker"}')
-        assert sorted(labels["instance"] for labels, value in up if value == 1) == others
+        await until(lambda: sum(counted(others, queue).values()) == 70 - counts[dead])
         for process in (started[0], started[2], started[3]):
             process.terminate()
         await until(lambda: listed(targets) == [])
@@ -231,17 +216,17 @@ async def test_without_a_port_or_disabled_nothing_is_served(
         assert not (tmp_path / "state" / "metrics-targets.json").exists()
 
 
-async def test_two_services_of_one_process_stand_beside_each_other(valkey_url: str, tmp_path: Path) -> None:
-    def service() -> Service:
-        settings = Settings(prometheus_port=port, aioinfra_state_dir=tmp_path)
-        options = ServiceOptions(
-            settings=settings, redis_url=valkey_url, process_default=False, configure_logging=False
-        )
-        return Service(options)
+def service_on(port: int, url: str, directory: Path) -> Service:
+    settings = Settings(prometheus_port=port, aioinfra_state_dir=directory)
+    options = ServiceOptions(settings=settings, redis_url=url, process_default=False, configure_logging=False)
+    return Service(options)
 
+
+async def test_two_services_of_one_process_stand_beside_each_other(valkey_url: str, tmp_path: Path) -> None:
     port, targets = free_range(4), tmp_path / "metrics-targets.json"
     options = OperationsOptions(role="web")
-    async with service() as one, service() as other, operations_server(one, options) as first:
+    one, other = (service_on(port, valkey_url, tmp_path) for _ in range(2))
+    async with one, other, operations_server(one, options) as first:
         async with operations_server(other, options) as second:
             assert port <= first < second
             assert listed(targets) == [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
@@ -251,15 +236,35 @@ async def test_two_services_of_one_process_stand_beside_each_other(valkey_url: s
         assert listed(targets) == [f"127.0.0.1:{first}"]
 
 
+@pytest.mark.timeout(150)
+async def test_a_prometheus_server_follows_the_list(
+    valkey_url: str, tmp_path: Path, prometheus: Callable[[str], Prometheus]
+) -> None:
+    targets = tmp_path / "state" / "metrics-targets.json"
+    targets.parent.mkdir()
+    server = prometheus(
+        f"  - {{job_name: aioinfra, file_sd_configs: [{{files: ['{targets}'], refresh_interval: 1s}}]}}"
+    )
+
+    def up() -> set[str]:
+        found = server.samples('up{service="app",role="worker"} == 1')
+        return {labels["instance"] for labels, _ in found} if len(found) == len(server.targets()) else set()
+
+    port = free_range(4)
+    one, other = (service_on(port, valkey_url, targets.parent) for _ in range(2))
+    async with one, other, operations_server(one) as first:
+        async with operations_server(other) as second:
+            both = {f"127.0.0.1:{first}", f"127.0.0.1:{second}"}
+            await server.until(lambda: up() == both, PATIENCE)
+        await server.until(lambda: up() == {f"127.0.0.1:{first}"}, PATIENCE)
+
+
 async def test_a_list_that_cannot_be_written_is_no_reason_not_to_serve(
     valkey_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    settings = Settings(prometheus_port=free_range(2), aioinfra_state_dir=tmp_path / "file" / "below")
-    options = ServiceOptions(
-        settings=settings, redis_url=valkey_url, process_default=False, configure_logging=False
-    )
-    async with Service(options) as service, operations_server(service) as port:
+    opening = service_on(free_range(2), valkey_url, tmp_path / "file" / "below")
+    async with opening as service, operations_server(service) as port:
         assert await asyncio.to_thread(page, f"127.0.0.1:{port}")
     assert "the list of metrics pages cannot be written" in caplog.text
 
