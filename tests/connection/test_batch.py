@@ -22,6 +22,7 @@ from aioinfra.errors import (
     StoreUnavailable,
     WrongEventLoop,
 )
+from aioinfra.testing.virtual_clock import VirtualClock
 from tests.conftest import OwnServerFactory
 
 
@@ -303,15 +304,17 @@ async def test_a_deadline_tells_whether_the_item_was_sent() -> None:
 async def test_items_submitted_later_live_longer() -> None:
     gate = Gate()
     gate.open.clear()
-    batcher = Batcher(gate.send, deadline=0.2)
-    early = batcher.submit(1)
-    await asyncio.sleep(0.1)
-    late = batcher.submit(2)
-    with pytest.raises(DeadlineExceeded):
-        await early
-    assert not late.done()
-    gate.open.set()
-    assert await late == 4
+    async with VirtualClock() as clock:
+        batcher = Batcher(gate.send, deadline=0.2)
+        early = batcher.submit(1)
+        await clock.advance(0.1)
+        late = batcher.submit(2)
+        await clock.advance(0.15)
+        with pytest.raises(DeadlineExceeded):
+            await early
+        assert not late.done()
+        gate.open.set()
+        assert await late == 4
 
 
 async def test_waiting_behind_batches_that_end_in_time_is_no_fault_of_the_server() -> None:

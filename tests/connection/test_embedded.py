@@ -377,13 +377,13 @@ async def test_the_async_start_and_context(state_dir: Path) -> None:
 
 async def test_a_cancelled_async_start_leaves_no_user_behind(state_dir: Path) -> None:
     starting = asyncio.create_task(start_embedded_async(EmbeddedOptions(state_dir=state_dir)))
-    assert await asyncio.to_thread(wait_until, (state_dir / "users.lock").exists, 2.0)
+    assert await asyncio.to_thread(wait_until, (state_dir / "users.lock").exists, 20.0)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
     # The thread goes on: a server comes up, and goes again.
-    assert await asyncio.to_thread(wait_until, lambda: bool(processes_of(state_dir)), 2.0)
-    assert await asyncio.to_thread(wait_until, lambda: not processes_of(state_dir), 5.0)
+    assert await asyncio.to_thread(wait_until, lambda: bool(processes_of(state_dir)), 20.0)
+    assert await asyncio.to_thread(wait_until, lambda: not processes_of(state_dir), 20.0)
 
 
 def test_a_private_instance_takes_more_options(state_dir: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from aioinfra import cached, task
+from aioinfra import CacheManager, cached, task
 from aioinfra.config import RedisUrl, Settings
 from aioinfra.errors import StoreUnavailable
 from aioinfra.jobs.job import JobRequest
 from aioinfra.service import Service, ServiceOptions
 from aioinfra.testing.servers import RedisServer
+from tests.fair_time import fair_time
 from tests.faults.workload import QUEUE, Journal, worker
 from tests.jobs.kit import until
 
@@ -30,7 +30,9 @@ async def recovered(service: Service) -> None:
     async def is_ok() -> bool:
         return bool((await service.health())["status"] == "ok")
 
-    await until(is_ok, timeout=RECOVERS_WITHIN)
+    since = fair_time()
+    await until(is_ok, timeout=20)
+    assert fair_time() - since <= RECOVERS_WITHIN
 
 
 async def test_the_cache_answers_from_memory_until_its_server_comes() -> None:
@@ -45,25 +47,25 @@ async def test_the_cache_answers_from_memory_until_its_server_comes() -> None:
     server = RedisServer()
     async with AsyncExitStack() as stack:
         jobs = await stack.enter_async_context(RedisServer())
-        before = time.monotonic()
+        before = fair_time()
         service = await stack.enter_async_context(service_of(server, jobs))
         assert [await load(1), await load(1), await load(2)] == [2, 2, 4]
         assert loads == 2
         health = await service.health()
-        assert time.monotonic() - before < 1.0
+        assert fair_time() - before < 1.0
         assert (health["status"], health["cache"]["ok"], health["jobs"]["ok"]) == ("degraded", False, True)
         await stack.enter_async_context(server)
-        answered = time.monotonic()
         await recovered(service)
 
         async def reaches_the_server() -> bool:
+            """Not memory: a server that is slow for a budget begins another outage, on a busy machine."""
             await service.cache.set("after", 1)
-            return bool(await server.admin("DBSIZE"))
+            return bool(await server.admin("KEYS", "*:after"))
 
-        await until(reaches_the_server, timeout=RECOVERS_WITHIN)
-        assert time.monotonic() - answered <= RECOVERS_WITHIN
+        await until(reaches_the_server)
         assert await load(1) == 2
-        assert await service.cache.get("after") == 1
+        async with CacheManager(server.url) as other:
+            assert await other.get("after") == 1
 
 
 async def test_jobs_are_refused_clearly_until_their_server_comes() -> None:
@@ -73,10 +75,10 @@ async def test_jobs_are_refused_clearly_until_their_server_comes() -> None:
     server = RedisServer()
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(service_of(server, server))
-        before = time.monotonic()
+        before = fair_time()
         waiting = [asyncio.create_task(work.delay()) for _ in range(20)]
         answers = await asyncio.gather(*waiting, return_exceptions=True)
-        assert time.monotonic() - before < 5.0
+        assert fair_time() - before < 5.0
         assert all(isinstance(answer, StoreUnavailable) and not answer.sent for answer in answers)
         assert (await service.health())["status"] == "down"
         await stack.enter_async_context(server)
@@ -117,9 +119,11 @@ async def test_a_worker_waits_for_its_server_and_then_works(tmp_path: Path) -> N
         process = await stack.enter_async_context(worker(server.url, Journal(tmp_path / "journal")))
         await until(lambda: "does not answer" in process.output, timeout=20)
         await stack.enter_async_context(server)
-        await process.ready(RECOVERS_WITHIN)
+        since = fair_time()
+        await process.ready(20)
+        assert fair_time() - since <= RECOVERS_WITHIN
         service = await stack.enter_async_context(service_of(server, server))
         job = await service.jobs.enqueue(JobRequest[int]("faults.work", (0.0,), queue=QUEUE))
-        assert await job.result(timeout=5) == process.pid
+        assert await job.result(timeout=20) == process.pid
         process.terminate()
         assert await process.exited() == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aioinfra.cache.manager import CacheManager
+from aioinfra.cache.manager import CacheManager, Consistency
 from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
@@ -45,6 +45,13 @@ async def beside(
 async def healthy(cache: CacheManager) -> None:
     async with asyncio.timeout(10):
         await cache.wait_healthy()
+
+
+async def has_old(cache: CacheManager, name: str, consistency: Consistency) -> None:
+    """Read until the server has answered; a busy machine may make an outage of a budget of 100 ms."""
+    async with asyncio.timeout(10):
+        while await cache.get(name, GONE, consistency=consistency) != "old":
+            await healthy(cache)
 
 
 async def test_a_hung_server_costs_a_read_little_more_than_its_budget(
@@ -132,6 +139,7 @@ WRITES: dict[str, Write] = {
 }
 
 
+@pytest.mark.timeout(300)  # 25 partitions each in `make chaos`
 async def test_what_was_replaced_in_a_partition_never_comes_back(
     valkey_url: str, prefix: str, seed: int, pytestconfig: pytest.Config
 ) -> None:
@@ -145,7 +153,7 @@ async def test_what_was_replaced_in_a_partition_never_comes_back(
                 await other.set(name, "old", tags=[f"of {name}"])
             for name in names:  # in L1 of both
                 assert await other.get(name) == "old"
-                assert await cache.get(name, consistency=draw.choice(["near", "strong"])) == "old"
+                await has_old(cache, name, draw.choice(["near", "strong"]))
             proxy.partition(refuse=draw.random() < 0.5)
             if draw.random() < 0.3:
                 proxy.cut(reset=True)

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from aioinfra import context
+from aioinfra.backoff import Backoff
 from aioinfra.config import RedisUrl, Settings
 from aioinfra.jobs.retry import Retry
 from aioinfra.service import Service, ServiceOptions, WorkerSetup
@@ -61,6 +62,10 @@ def spans() -> list[ReadableSpan]:
 def named(name: str) -> ReadableSpan:
     (found,) = [span for span in spans() if span.name == name]
     return found
+
+
+def named_or_none(name: str) -> ReadableSpan | None:
+    return next((span for span in spans() if span.name == name), None)
 
 
 def below(span: ReadableSpan, parent: ReadableSpan) -> bool:
@@ -224,6 +229,69 @@ async def test_what_fails_is_marked_and_its_text_is_nowhere(shop: Shop) -> None:
     assert job.attributes["error.type"] == "ValueError"
     assert job.parent is None, "a job that nobody's trace asked for starts its own"
     assert SECRET not in "".join(span.to_json() for span in spans())
+
+
+async def test_every_attempt_of_a_failing_job_is_a_span_under_its_request(shop: Shop, prefix: str) -> None:
+    attempts = 0
+
+    @shop.service.task(name="flaky", queue=f"{prefix}queue", retry=Backoff(tries=3, base=0.001))
+    async def flaky() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise ConnectionError(SECRET)
+        await shop.load(f"of attempt {attempts}")
+
+    async def endpoint(_: Request) -> Response:
+        await flaky.delay()
+        return PlainTextResponse("accepted")
+
+    async with client(ServiceMiddleware(Starlette(routes=[Route("/", endpoint)]), shop.service)) as web:
+        await web.get("/")
+    await shop.work()
+
+    tries = sorted(
+        (span for span in spans() if span.name == "job flaky"), key=lambda span: span.start_time or 0
+    )
+    assert [span.attributes and span.attributes["aioinfra.attempt"] for span in tries] == [1, 2, 3]
+    assert all(is_under(span, named("GET /")) for span in tries)
+    assert [span.status.status_code for span in tries] == [
+        StatusCode.ERROR,
+        StatusCode.ERROR,
+        StatusCode.UNSET,
+    ]
+    assert [span.attributes and span.attributes.get("error.type") for span in tries] == [
+        "ConnectionError",
+        "ConnectionError",
+        None,
+    ]
+    assert below(named("cache load"), tries[2]), "a loader that a job calls is below that attempt"
+    assert SECRET not in "".join(span.to_json() for span in spans())
+
+
+async def test_a_job_that_is_aborted_ends_its_span(shop: Shop, prefix: str) -> None:
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    @shop.service.task(name="endless", queue=f"{prefix}queue")
+    async def endless() -> None:
+        begun.set()
+        await never.wait()
+
+    with trace.get_tracer("test").start_as_current_span("asks"):
+        handle = await endless.delay()
+    worker = asyncio.create_task(shop.work())
+    await asyncio.wait_for(begun.wait(), 20)
+    assert named_or_none("job endless") is None, "it runs"
+    await handle.abort()
+    await worker
+    span = named("job endless")
+    assert below(span, named("asks"))
+    assert span.end_time is not None
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "CancelledError"
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description is None
+    assert not span.events
 
 
 async def test_a_bulk_carries_the_trace(shop: Shop) -> None:
