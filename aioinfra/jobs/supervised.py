@@ -38,14 +38,14 @@ class Orders(NamedTuple):
         max_jobs: jobs after which the worker should be replaced, or None.
         max_rss: bytes of resident memory above which it should be, or None.
         grace: seconds from SIGTERM to SIGKILL when the supervisor is gone.
-        index: of the worker's place, from 0; whoever replaces it has it again.
+        place: the worker's number, from 0; whoever replaces it has it again.
     """
 
     fd: int
     max_jobs: int | None
     max_rss: int | None
     grace: float
-    index: int = 0
+    place: int = 0
 
     def encoded(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -70,7 +70,7 @@ class Supervised:
     @property
     def index(self) -> int:
         """Which of the supervisor's places this worker has, from 0."""
-        return self._orders.index
+        return self._orders.place
 
     def ready(self) -> None:
         """Say that the worker begins to work. Any thread."""

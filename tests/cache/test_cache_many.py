@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mypy import api
 
 from aioinfra.cache.cached_many import CachedMany, cached_many
 from aioinfra.cache.decorator import cached
@@ -23,6 +22,7 @@ from aioinfra.cache.options import CacheOptions, NearOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import EncodeError, InvalidArgument, LifecycleError
+from tests.type_checkers import mypy_report
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -533,9 +533,7 @@ def wrong_lines() -> dict[int, str]:
 def test_mypy_checks_the_calls(tmp_path: Path) -> None:
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET, encoding="utf-8")
-    config = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
-    report, problems, _ = api.run([*config, "--no-error-summary", str(snippet)])
-    assert not problems
+    report = mypy_report(snippet)
     found = re.findall(r"snippet\.py:(\d+): error: .*\[([a-z-]+)\]$", report, re.MULTILINE)
     assert {int(line): code for line, code in found} == wrong_lines(), report
 

@@ -223,6 +223,8 @@ class TestOddReplies:
     )
     async def test_an_answer_of_another_form_is_the_stores_error(self, reply: Any) -> None:
         class Odd:
+            hash_tag = None
+
             async def run_script(self, *_: Any) -> Any:
                 return reply
 
