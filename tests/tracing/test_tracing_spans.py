@@ -38,13 +38,15 @@ EXPORTER = InMemorySpanExporter()
 
 
 @pytest.fixture(scope="module")
-def provider() -> TracerProvider:
+def provider() -> Iterator[TracerProvider]:
     """OpenTelemetry takes one global provider a process, and FastAPI looks at the global one alone."""
     made = TracerProvider()
     made.add_span_processor(SimpleSpanProcessor(EXPORTER))
-    trace.set_tracer_provider(made)
-    assert trace.get_tracer_provider() is made
-    return made
+    # By patches: `set_tracer_provider` cannot be undone, and every later test of this process would be traced.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "_TRACER_PROVIDER", made)
+        assert trace.get_tracer_provider() is made
+        yield made
 
 
 @pytest.fixture(autouse=True)
