@@ -17,6 +17,7 @@ from aioinfra.errors import InvalidArgument, StoreError, StoreUnavailable
 from aioinfra.jobs.redis_store import RedisJobStore
 from aioinfra.testing import ClusterOptions, ClusterSetup, RedisServer
 from tests.conftest import Deployed
+from tests.jobs.kit import until
 
 SECRET = "hunter2-planted"
 BACK_WITHIN = (
@@ -187,6 +188,56 @@ async def test_a_cache_follows_its_master_and_nobody_reads_what_is_old(
             assert await reader.barrier(5.0)
             assert await reader.get("k") == later
         assert time.monotonic() - started < BACK_WITHIN
+
+
+async def test_a_slot_that_is_moved_is_an_outage_that_ends_and_its_values_move_along(
+    cluster: ClusterSetup,
+) -> None:
+    """Key by key, as redis-cli does it; half of the keys have moved when the caches are asked again."""
+    url = url_of(list(cluster.nodes))
+    values = {f"k{number}": number for number in range(40)}
+    async with CacheManager(url) as writer, CacheManager(url) as reader:
+        await writer.mset(values)
+        assert await reader.barrier(5.0)
+        assert await reader.mget(values) == values  # now in its L1
+        old, new = await moving(cluster)
+        slot = slot_of("{shop}")
+        keys = await old.admin("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+        for half in (keys[::2], keys[1::2]):
+            await old.admin("MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "KEYS", *half)
+            for cache in (writer, reader):
+                await cache.set("touched", "meanwhile")  # answered all along
+                found = await cache.mget(values)
+                assert found.items() <= values.items()
+        assert (await writer.health_check()).status == "degraded"
+        for node in (new, old):
+            await node.admin("CLUSTER", "SETSLOT", slot, "NODE", await new.admin("CLUSTER", "MYID"))
+        async with asyncio.timeout(BACK_WITHIN):
+            await asyncio.gather(writer.wait_healthy(), reader.wait_healthy())
+        assert await cluster.node_of("{shop}") is new
+        for cache in (writer, reader):
+            assert await cache.mget(values, consistency="strong") == values
+            assert await cache.get("touched", "deleted", consistency="strong") == "deleted"
+
+        async def heard() -> bool:
+            return (await reader.health_check()).l1 == "up"
+
+        await until(heard, BACK_WITHIN)
+        for number in range(20):  # who writes to the new owner is heard there
+            await writer.set("k0", -number)
+            assert await reader.barrier(5.0)
+            assert await reader.get("k0") == -number
+
+
+async def moving(cluster: ClusterSetup) -> tuple[RedisServer, RedisServer]:
+    """Begin to move the slot to another master: its owner, and who is to be."""
+    old = await cluster.node_of("{shop}")
+    masters = [node for node in cluster.nodes if (await node.admin("ROLE"))[0] == b"master"]
+    new = next(node for node in masters if node is not old)
+    slot = slot_of("{shop}")
+    await new.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", await old.admin("CLUSTER", "MYID"))
+    await old.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", await new.admin("CLUSTER", "MYID"))
+    return old, new
 
 
 async def hand_over(cluster: ClusterSetup, old: RedisServer) -> None:
