@@ -17,7 +17,7 @@ from aioinfra.cache.options import CacheOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
 from aioinfra.connection.pool import RedisClient
 from aioinfra.errors import DeadlineExceeded, StoreDenied, StoreFull, StoreUnavailable
-from tests.cache.test_cache_local import ManualClock
+from aioinfra.testing import VirtualClock
 from tests.fair_time import fair_time
 
 Servers = Callable[..., Any]
@@ -341,13 +341,15 @@ async def test_what_a_full_server_did_not_take_is_asked_of_it_again_soon(
     own_server: Servers, prefix: str
 ) -> None:
     server = own_server("--maxmemory-policy", "noeviction")
-    clock = ManualClock()
-    async with CacheManager(server.url, namespace=prefix, clock=clock) as cache:
+    async with (
+        VirtualClock(flows=True) as clock,
+        CacheManager(server.url, namespace=prefix, clock=clock) as cache,
+    ):
         async with raw(server) as client:
             await client.execute("CONFIG", "SET", "maxmemory", "100kb")
         await cache.set("a", 1, ttl=100)
         assert await cache.get("a") == 1
-        clock.now += 11
+        await clock.jump(11)
         assert await cache.get("a") is None
 
 
