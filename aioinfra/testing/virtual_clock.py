@@ -63,11 +63,11 @@ class VirtualClock:
 
     def time(self) -> float:
         """Unix seconds, by the wall clock that `set_wall` may move."""
-        return self._wall + self.monotonic() - self._origin
+        return self._wall + (self.monotonic() - self._origin)
 
     def server_ms(self) -> int:
         """Unix milliseconds as a server's clock would say: advanced with this one, but not moved by `set_wall`."""
-        return int((self._start + self.monotonic() - self._origin) * 1000)
+        return int((self._start + (self.monotonic() - self._origin)) * 1000)
 
     def monotonic(self) -> float:
         """Seconds that never go back; also the loop's time while the clock drives it."""
