@@ -29,7 +29,7 @@ from tests.fair_time import fair_time
 WORKERS = 6
 SECONDS = 0.4
 BUDGET = 0.25
-WITHIN = 6 * BUDGET  # a load waits for an ending outage, reads, asks for its lease, writes, and gives the lease back
+WITHIN = 6 * BUDGET  # a load may wait for an ending outage, read, ask for its lease, write, and give it back
 
 TOXICS: dict[str, Callable[[random.Random], Toxic]] = {
     "latency": lambda draw: Latency(draw.uniform(0.005, 0.4), jitter=0.005),
