@@ -89,12 +89,16 @@ class Dispatcher:
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None  # until then no attempt, while connections live
         self._refused = False  # the last attempt failed: the next is a single one, while connections live
+        self._failure: StoreError | None = None  # of the last attempt, until a connection answers
         self._quiet: asyncio.Future[None] | None = None
 
     @property
     def crowded(self) -> bool:
-        """Whether a waiting call waits for other calls, not for a connection to be opened."""
-        return bool(self._wires) and not self._opening
+        """Whether a waiting call waits for other calls, not for a connection to be opened.
+
+        Where none can be opened, those calls may be hung as well: that is no crowd until one of them is answered.
+        """
+        return bool(self._wires) and not self._opening and self._failure is None
 
     def figures(self) -> PoolFigures:
         size = len(self._wires) + len(self._opening)
@@ -121,6 +125,7 @@ class Dispatcher:
         """The wire's call has ended: give it the next one, or keep it."""
         if not wire.usable:
             return
+        self._failure = None
         call = self._next_call()
         if call is not None:
             wire.start(call)
@@ -187,6 +192,8 @@ class Dispatcher:
             return DeadlineExceeded(
                 f"{self._opener.location}: not connected within {seconds:g} s", sent=False
             )
+        if self._failure is not None:
+            return StoreUnavailable(str(self._failure), sent=False)
         limit = self._options.max_connections
         return PoolExhausted(f"none of {limit} connections became free within {seconds:g} s", sent=False)
 
@@ -222,6 +229,7 @@ class Dispatcher:
 
     def _refuse(self, error: StoreError) -> None:
         self._hold()
+        self._failure = error
         if self._wires:  # they serve who waits
             return
         # The oldest caller learns of this failure; the others have attempts of their own under way.

@@ -181,6 +181,37 @@ async def test_what_was_replaced_in_a_partition_never_comes_back(
                 assert "old" not in (await each.mget(names, consistency="strong")).values()
 
 
+async def test_a_partition_in_which_others_hold_the_connections_is_an_outage_too(
+    valkey_url: str, prefix: str
+) -> None:
+    """What is open hangs, busy with somebody else's calls, and nothing new can be opened: no back pressure."""
+    async with (
+        FaultProxy(valkey_url) as proxy,
+        RedisClient(proxy.url) as client,
+        CacheManager(client=client, namespace=prefix, options=OPTIONS) as cache,
+    ):
+        await has_been_set(cache, "a", "old")
+        proxy.partition(refuse=True)
+        others = [asyncio.create_task(client.ping()) for _ in range(client.figures().idle)]
+        await asyncio.sleep(0)
+        assert client.figures().idle == 0
+        await cache.set("a", "new")
+        assert (await cache.health_check()).status == "degraded"
+        assert await cache.get("a") == "new"
+        proxy.heal()
+        await asyncio.gather(*others, return_exceptions=True)
+        await healthy(cache)
+        assert await cache.get("a", GONE, consistency="strong") == GONE
+
+
+async def has_been_set(cache: CacheManager, name: str, value: str) -> None:
+    """Write until the server has it; a busy machine may make an outage of a budget of 100 ms."""
+    async with asyncio.timeout(10):
+        while await cache.get(name, GONE, consistency="strong") != value:
+            await healthy(cache)
+            await cache.set(name, value)
+
+
 @dataclass(frozen=True, slots=True)
 class Late(Toxic):
     """What passes while it is on arrives so many seconds late, also when it is off by then."""
