@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from aioinfra.cache.decorator import cached
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.options import CacheOptions, NearOptions
 from aioinfra.cache.redis_store import RedisStoreOptions
@@ -109,6 +110,39 @@ async def test_a_stopped_server_ends_the_answers_of_l1_after_the_bound(
             await up(cache)
             await cache.set("k", "after")
             assert await cache.get("k") == "after"
+
+
+async def test_a_stopped_server_ends_the_answers_of_l1_to_decorated_calls_too(
+    own_server: Callable[..., Any], prefix: str
+) -> None:
+    """They look into L1 by themselves."""
+    server, runs = own_server(), 0
+    options = CacheOptions(redis=RedisStoreOptions(budget=0.1), near=NearOptions(max_staleness=0.3))
+    async with CacheManager(server.url, namespace=prefix, options=options) as cache:
+
+        @cached(ttl=60, cache=cache)
+        async def load(_: int) -> int:
+            nonlocal runs
+            runs += 1
+            return runs
+
+        async def answered_by_l1() -> bool:
+            before = hits(cache)
+            await load(1)
+            return hits(cache) > before
+
+        await until(answered_by_l1)
+        before = runs
+        server.stop_process()
+        try:
+
+            async def ran_again() -> bool:
+                return await load(1) > before
+
+            await until(ran_again)
+        finally:
+            server.continue_process()
+        await cache.wait_healthy()
 
 
 async def test_health_tells_that_l1_does_not_answer_before_the_connection_is_given_up(

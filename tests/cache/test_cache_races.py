@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
+from aioinfra.cache.entries import Entries, Entry
 from aioinfra.cache.epoch import Epoch
 from aioinfra.cache.fallback import FallbackOptions, FallbackStore
 from aioinfra.cache.figures import Figures
@@ -17,6 +19,7 @@ from aioinfra.cache.local import LocalCache
 from aioinfra.cache.manager import CacheManager
 from aioinfra.cache.memory_store import MemoryStore
 from aioinfra.cache.names import Names
+from aioinfra.cache.near import Near
 from aioinfra.cache.read_through import ReadThrough
 from aioinfra.cache.tags import TagBook
 from aioinfra.clock import SYSTEM_CLOCK
@@ -146,6 +149,36 @@ async def test_a_value_that_was_being_loaded_does_not_overwrite_a_later_change(
         go.set()
         assert await loading == "loaded"  # who asked before the change gets what was loaded then
         assert await cache.get("k", "absent") == stored
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["in the outage", "after it"])
+async def test_an_answer_that_was_asked_for_before_an_outage_is_not_put_into_l1(*, over: bool) -> None:
+    """Memory may have given it; after the outage others may have changed the key, unheard."""
+    primary = Faulty()
+    store = FallbackStore(primary, memory(), "*", clock=Impatient())
+    near = Near(Entries(10, 1 << 20), store, SYSTEM_CLOCK, max_staleness=math.inf, ttl=60.0)
+    near.confirm(0.0)
+    fill = near.begin("k")
+    assert fill is not None
+    primary.down = {"set": 0, "ping": 0}
+    await store.set("other", b"", None)
+    assert store.outage is not None
+    if over:
+        primary.down = {}
+        async with asyncio.timeout(5):
+            await store.wait_healthy()
+    near.put("k", fill, Entry("k", "old", 10))
+    assert near.get("k", None) is None
+    primary.down = {}
+    async with asyncio.timeout(5):
+        await store.wait_healthy()
+    fill = near.begin("k")
+    assert fill is not None
+    near.put("k", fill, Entry("k", "new", 10))
+    found = near.get("k", None)
+    assert found is not None
+    assert found.value == "new"
+    await store.aclose()
 
 
 async def test_a_recovery_that_fails_half_way_forgets_nothing() -> None:
