@@ -64,13 +64,17 @@ SIZES = {
     "jobs_drain": "50",
     "jobs_pickup": "2",
     "jobs_recovery": "1",
+    "log_path": "200",
+    "loop_lag": "200",
+    "web_middleware": "60",
 }
 
 
-def published(directory: Path, name: str) -> tuple[str, dict[str, Any]]:
+def published(directory: Path, name: str, *only: str) -> tuple[str, dict[str, Any]]:
     """The text that a benchmark prints, and its JSON; nothing is asserted about its speed."""
+    chosen = [part for one in only for part in ("--only", one)]
     done = subprocess.run(
-        command(directory, name, "--size", SIZES[name]),
+        command(directory, name, "--size", SIZES[name], *chosen),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -159,6 +163,38 @@ def test_jobs_pickup(tmp_path: Path) -> None:
 def test_jobs_recovery(tmp_path: Path) -> None:
     text, found = published(tmp_path, "jobs_recovery")
     assert_complete(text, found, {"aioinfra Service worker"}, {"all", "first"})
+
+
+def test_log_path(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "log_path")
+    contestants = {"idle loop", "structlog, BytesLogger", "aioinfra"}
+    assert_complete(text, found, contestants, {"gap_ms", "added_ms", "written", "dropped"})
+    (rounds,) = found["points"].values()
+    (figures,) = rounds["aioinfra"]["rounds"]
+    assert figures["written"] + figures["dropped"] == int(SIZES["log_path"])
+
+
+def test_loop_lag(tmp_path: Path) -> None:
+    text, found = published(tmp_path, "loop_lag")
+    idle = found["points"].pop("a second of an idle loop")
+    assert set(idle) == {"watched, idle"}
+    debugged = found["points"].pop("a turn of asyncio")
+    contestants = {"bare loop", "bare loop again", "watched loop"}
+    figures = {"process_us", "added_percent", "beyond_noise_percent"}
+    assert set(found["points"]) == {"a turn of uvloop"}
+    assert_complete(text, found, contestants, figures)
+    found["points"] = {"": debugged}
+    assert_complete(text, found, contestants | {"asyncio's debug mode"}, figures)
+
+
+def test_web_middleware(tmp_path: Path) -> None:
+    """Without the pair, which would have to be installed."""
+    text, found = published(tmp_path, "web_middleware", "no middleware", "aioinfra")
+    measured = {"aioinfra", "aioinfra, access line"}
+    assert set(found["points"]) == {"every route in turn", "the first route"}
+    for rounds in found["points"].values():
+        assert rounds.pop("no middleware")
+    assert_complete(text, found, measured, {"cpu_us", "added_us"})
 
 
 def test_unknown_name_is_refused(tmp_path: Path) -> None:
